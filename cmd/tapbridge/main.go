@@ -1,0 +1,52 @@
+// Command tapbridge is a CNI plugin that gives a virtual machine in a pod a port
+// on a Linux bridge of the node. A runtime calls it with CNI_COMMAND set; a
+// person calls it with the name of a command.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/tapbridge/tapbridge/pkg/plugin"
+)
+
+// version is set when the binary is linked.
+var version = "unknown"
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr))
+}
+
+func run(args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
+	if len(args) == 0 && plugin.Called(getenv) {
+		return plugin.Run(getenv, stdin, stdout, stderr)
+	}
+	command := "help"
+	if len(args) > 0 {
+		command, args = args[0], args[1:]
+	}
+	switch command {
+	case "ports":
+		return ports(args, stdout, stderr)
+	case "version", "--version":
+		fmt.Fprintf(stdout, "tapbridge %s, CNI %s\n", version, strings.Join(plugin.Versions, " "))
+		return 0
+	case "help", "-h", "--help":
+		fmt.Fprintf(stdout, help, version)
+		return 0
+	}
+	fmt.Fprintf(stderr, "tapbridge: unknown command %q; try: tapbridge help\n", command)
+	return 2
+}
+
+const help = `tapbridge %s gives a virtual machine in a pod a port on a Linux bridge.
+
+It is a CNI plugin: a container runtime or Multus calls it with CNI_COMMAND set
+and a configuration on stdin. A person can call:
+
+  tapbridge ports [-o json]   the ports of this node, whose they are, and what is wrong with them
+  tapbridge version           the version, and the CNI versions it speaks
+  tapbridge help              this text
+`

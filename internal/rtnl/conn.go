@@ -1,0 +1,151 @@
+// Package rtnl is one rtnetlink connection to one network namespace, with the
+// few requests that the netlink library does not offer. What the requests mean
+// (taps, ports, entries) is the business of the packages that send them.
+package rtnl
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/containernetworking/plugins/pkg/netlinksafe"
+	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Conn sends rtnetlink requests to the namespace in which it was opened,
+// whatever thread it is used from.
+type Conn struct {
+	netlinksafe.Handle
+	sockets map[int]*nl.SocketHandle
+	ns      ns.NetNS // nil: the process's own
+}
+
+// Open connects to the network namespace of the process.
+func Open() (*Conn, error) {
+	return open(netns.None(), nil)
+}
+
+// OpenAt connects to the network namespace at path. The error is that of
+// ns.GetNS when path is missing or is no network namespace.
+func OpenAt(path string) (*Conn, error) {
+	target, err := ns.GetNS(path)
+	if err != nil {
+		return nil, err
+	}
+	c, err := open(netns.NsHandle(target.Fd()), target)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open network namespace %q: %w", path, err), target.Close())
+	}
+	return c, nil
+}
+
+func open(at netns.NsHandle, target ns.NetNS) (*Conn, error) {
+	handle, err := netlinksafe.NewHandleAt(at, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open a netlink handle: %w", err)
+	}
+	socket, err := nl.GetNetlinkSocketAt(at, netns.None(), unix.NETLINK_ROUTE)
+	if err != nil {
+		handle.Close()
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	if err := socket.SetExtAck(true); err != nil {
+		handle.Close()
+		socket.Close()
+		return nil, fmt.Errorf("ask netlink for its reasons: %w", err)
+	}
+	sockets := map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}
+	return &Conn{Handle: handle, sockets: sockets, ns: target}, nil
+}
+
+// Close releases the sockets and the hold on the namespace.
+func (c *Conn) Close() {
+	c.Handle.Close()
+	for _, s := range c.sockets {
+		s.Close()
+	}
+	if c.ns != nil {
+		c.ns.Close()
+	}
+}
+
+// Inside runs f on a thread that is in the connection's namespace. Netlink does
+// not need it; two things do: /dev/net/tun gives a tap to the namespace in
+// which it is opened, and /proc/sys/net shows that of the reading thread.
+func (c *Conn) Inside(f func() error) error {
+	if c.ns == nil {
+		return f()
+	}
+	return c.ns.Do(func(ns.NetNS) error { return f() })
+}
+
+// FD is the descriptor of the namespace, for IFLA_NET_NS_FD; -1 stands for the
+// process's own.
+func (c *Conn) FD() int {
+	if c.ns == nil {
+		return -1
+	}
+	return int(c.ns.Fd())
+}
+
+// request is one message on the connection's own socket.
+func (c *Conn) request(kind, flags int) *nl.NetlinkRequest {
+	r := nl.NewNetlinkRequest(kind, flags)
+	r.Sockets = c.sockets
+	return r
+}
+
+// Change sends a request that is answered by an acknowledgement alone.
+func (c *Conn) Change(kind, flags int, parts ...nl.NetlinkRequestData) error {
+	r := c.request(kind, flags|unix.NLM_F_ACK)
+	for _, p := range parts {
+		r.AddData(p)
+	}
+	_, err := r.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+// Get sends a request that is answered by one message of type reply.
+func (c *Conn) Get(kind, reply int, parts ...nl.NetlinkRequestData) ([]byte, error) {
+	r := c.request(kind, 0)
+	for _, p := range parts {
+		r.AddData(p)
+	}
+	msgs, err := r.Execute(unix.NETLINK_ROUTE, uint16(reply))
+	if err != nil {
+		return nil, err
+	}
+	if len(msgs) != 1 {
+		return nil, fmt.Errorf("netlink answered request %d with %d messages, want 1", kind, len(msgs))
+	}
+	return msgs[0], nil
+}
+
+// dumpAttempts bounds how often a dump that the kernel calls inconsistent
+// (NLM_F_DUMP_INTR: links came or went meanwhile) is asked for again.
+const dumpAttempts = 10
+
+// dump sends a dump request and returns its messages, all from one consistent
+// pass.
+func (c *Conn) dump(kind, reply int, parts ...nl.NetlinkRequestData) (msgs [][]byte, err error) {
+	for range dumpAttempts {
+		r := c.request(kind, unix.NLM_F_DUMP)
+		for _, p := range parts {
+			r.AddData(p)
+		}
+		msgs, err = r.Execute(unix.NETLINK_ROUTE, uint16(reply))
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return msgs, err
+		}
+	}
+	return nil, fmt.Errorf("netlink dump %d times inconsistent: %w", dumpAttempts, unix.EINTR)
+}
+
+// IsNotExist reports whether err says that a device, or the namespace, is not
+// there (any more).
+func IsNotExist(err error) bool {
+	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT)
+}

@@ -1,0 +1,234 @@
+package rtnl
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/tapbridge/tapbridge/pkg/mac"
+)
+
+// Attributes by number, as IFLA_INFO_DATA and IFLA_INFO_SLAVE_DATA carry them.
+type Attributes map[uint16][]byte
+
+// Link is one device as the kernel describes it.
+type Link struct {
+	netlink.LinkAttrs
+	Kind string     // "veth", "tun", "bridge" …
+	Data Attributes // what the kind adds
+	Port Attributes // what the bridge adds to its port; nil when the device is no bridge port
+}
+
+// MAC is the link's address.
+func (l Link) MAC() mac.Addr { return mac.From(l.HardwareAddr) }
+
+// Up reports whether the link is administratively up.
+func (l Link) Up() bool { return l.RawFlags&unix.IFF_UP != 0 }
+
+// Carrier reports whether the link has carrier: a tap has it while a VMM holds
+// it open.
+func (l Link) Carrier() bool { return l.RawFlags&unix.IFF_LOWER_UP != 0 }
+
+// Uint8 is attribute n, and whether the kernel sent it.
+func (a Attributes) Uint8(n uint16) (uint8, bool) {
+	if b := a[n]; len(b) == 1 {
+		return b[0], true
+	}
+	return 0, false
+}
+
+// Uint32 is attribute n, and whether the kernel sent it.
+func (a Attributes) Uint32(n uint16) (uint32, bool) {
+	if b := a[n]; len(b) == 4 {
+		return nl.NativeEndian().Uint32(b), true
+	}
+	return 0, false
+}
+
+// LinkNamed asks for one device by name. IsNotExist tells that there is none.
+func (c *Conn) LinkNamed(name string) (Link, error) {
+	l, err := c.link(nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	if err != nil {
+		return Link{}, fmt.Errorf("read link %q: %w", name, err)
+	}
+	return l, nil
+}
+
+// LinkAt asks for one device by index.
+func (c *Conn) LinkAt(index int) (Link, error) {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	l, err := c.link(msg)
+	if err != nil {
+		return Link{}, fmt.Errorf("read link %d: %w", index, err)
+	}
+	return l, nil
+}
+
+// Exists reports whether a device of that name is there.
+func (c *Conn) Exists(name string) (bool, error) {
+	_, err := c.LinkNamed(name)
+	if IsNotExist(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (c *Conn) link(parts ...nl.NetlinkRequestData) (Link, error) {
+	msg, err := c.Get(unix.RTM_GETLINK, unix.RTM_NEWLINK, append(parts, skipStats())...)
+	if err != nil {
+		return Link{}, err
+	}
+	return parseLink(msg)
+}
+
+// Links lists the devices of the namespace.
+func (c *Conn) Links() ([]Link, error) { return c.links() }
+
+// LinksOf lists the ports of the bridge with that index; the kernel filters.
+func (c *Conn) LinksOf(bridge int) ([]Link, error) {
+	return c.links(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))))
+}
+
+// LinksBehind lists the devices of another namespace, named by the id that this
+// one has for it (a veth's link-netnsid), without entering it.
+func (c *Conn) LinksBehind(nsid int) ([]Link, error) {
+	return c.links(behind(nsid))
+}
+
+func (c *Conn) links(filter ...nl.NetlinkRequestData) ([]Link, error) {
+	parts := append([]nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC), skipStats()}, filter...)
+	msgs, err := c.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, parts...)
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	links := make([]Link, len(msgs))
+	for i, m := range msgs {
+		if links[i], err = parseLink(m); err != nil {
+			return nil, fmt.Errorf("list links: %w", err)
+		}
+	}
+	return links, nil
+}
+
+// SetLink changes attributes of one device in one message.
+func (c *Conn) SetLink(index int, attrs ...nl.NetlinkRequestData) error {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	return c.Change(unix.RTM_SETLINK, 0, append([]nl.NetlinkRequestData{msg}, attrs...)...)
+}
+
+// SetUp sets one device administratively up.
+func (c *Conn) SetUp(index int) error {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index, msg.Flags, msg.Change = int32(index), unix.IFF_UP, unix.IFF_UP
+	return c.Change(unix.RTM_SETLINK, 0, msg)
+}
+
+// Delete removes one device.
+func (c *Conn) Delete(index int) error {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	return c.Change(unix.RTM_DELLINK, 0, msg)
+}
+
+// DeleteBehind is Delete in another namespace, see LinksBehind.
+func (c *Conn) DeleteBehind(nsid, index int) error {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	return c.Change(unix.RTM_DELLINK, 0, msg, behind(nsid))
+}
+
+// DeleteGroup removes every device of a group in one transaction: the kernel
+// waits for readers once, not once a device (net/core/rtnetlink.c,
+// rtnl_group_dellink).
+func (c *Conn) DeleteGroup(group uint32) error {
+	return c.Change(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), inGroup(group))
+}
+
+// DeleteGroupBehind is DeleteGroup in another namespace, see LinksBehind.
+func (c *Conn) DeleteGroupBehind(nsid int, group uint32) error {
+	return c.Change(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), inGroup(group), behind(nsid))
+}
+
+// Mute turns IPv6 off on a device of the namespace. Without an IPv4 address
+// that is all it takes to make the kernel send nothing of its own through it:
+// no address configuration alone (addrgenmode none) still lets multicast
+// listener reports out. A kernel without IPv6 has nothing to turn off.
+func (c *Conn) Mute(name string) error {
+	return c.Inside(func() error {
+		err := os.WriteFile(muteFile(name), []byte("1"), 0)
+		if os.IsNotExist(err) {
+			return nil
+		}
+		return err
+	})
+}
+
+// Muted reports whether Mute's work still stands.
+func (c *Conn) Muted(name string) (muted bool, err error) {
+	err = c.Inside(func() error {
+		b, err := os.ReadFile(muteFile(name))
+		muted = os.IsNotExist(err) || len(b) > 0 && b[0] == '1'
+		if os.IsNotExist(err) {
+			return nil
+		}
+		return err
+	})
+	return muted, err
+}
+
+func muteFile(name string) string { return "/proc/sys/net/ipv6/conf/" + name + "/disable_ipv6" }
+
+func inGroup(group uint32) *nl.RtAttr {
+	return nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(group))
+}
+
+func behind(nsid int) *nl.RtAttr {
+	return nl.NewRtAttr(unix.IFLA_TARGET_NETNSID, nl.Uint32Attr(uint32(nsid)))
+}
+
+// skipStats leaves the counters out of the answer, half of its bytes.
+func skipStats() *nl.RtAttr {
+	const filterSkipStats = 1 << 3 // RTEXT_FILTER_SKIP_STATS
+	return nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(filterSkipStats))
+}
+
+func parseLink(msg []byte) (Link, error) {
+	decoded, err := netlink.LinkDeserialize(nil, msg)
+	if err != nil {
+		return Link{}, fmt.Errorf("parse link: %w", err)
+	}
+	l := Link{LinkAttrs: *decoded.Attrs()}
+	top, err := attributes(msg[unix.SizeofIfInfomsg:])
+	if err != nil {
+		return Link{}, fmt.Errorf("parse link %q: %w", l.Name, err)
+	}
+	info, err := attributes(top[unix.IFLA_LINKINFO])
+	if err != nil {
+		return Link{}, fmt.Errorf("parse link %q: %w", l.Name, err)
+	}
+	l.Kind = unix.ByteSliceToString(info[nl.IFLA_INFO_KIND])
+	if l.Data, err = attributes(info[nl.IFLA_INFO_DATA]); err != nil {
+		return Link{}, fmt.Errorf("parse link %q: %w", l.Name, err)
+	}
+	if unix.ByteSliceToString(info[nl.IFLA_INFO_SLAVE_KIND]) == "bridge" {
+		l.Port, err = attributes(info[nl.IFLA_INFO_SLAVE_DATA])
+	}
+	return l, err
+}
+
+func attributes(b []byte) (Attributes, error) {
+	parsed, err := nl.ParseRouteAttr(b)
+	if err != nil {
+		return nil, err
+	}
+	attrs := make(Attributes, len(parsed))
+	for _, a := range parsed {
+		attrs[a.Attr.Type&nl.NLA_TYPE_MASK] = a.Value
+	}
+	return attrs, nil
+}

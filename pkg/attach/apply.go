@@ -1,0 +1,268 @@
+package attach
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/fdb"
+	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/redirect"
+	"github.com/tapbridge/tapbridge/pkg/tap"
+)
+
+// Apply makes the attachment on bridge br, which it creates when br has no
+// index. It returns when the kernel has been seen to agree with a.Want(), or
+// with everything undone. Errors: ErrExists, ErrTaken, ErrBusy,
+// bridge.ErrUnsupported, port.ErrDrift (something changed the port while it was
+// made), and what the kernel says.
+func (s *Site) Apply(a port.Attachment, br bridge.Bridge) error {
+	unlock, err := lock(a.Bridge)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	w := &work{Site: s, a: a, want: a.Want(), br: br}
+	return run(w.steps())
+}
+
+// work is one Apply under way.
+type work struct {
+	*Site
+	a    port.Attachment
+	want port.Port
+	br   bridge.Bridge
+
+	port, inner, tap int // indexes, as they become known
+}
+
+// step is one change, and what takes it back. A step that fails has taken back
+// itself what it had done.
+type step struct {
+	name string
+	do   func() error
+	undo func() error // nil: an earlier step's undo covers it
+}
+
+// steps are in an order in which stopping anywhere is harmless: a port without
+// carrier or still down is inert, its flags are complete before it is up, and up
+// comes last. The modes differ only in the leg between the port and the VM.
+func (w *work) steps() []step {
+	steps := []step{{name: "look for names in the way", do: w.vacant}}
+	if w.br.Index == 0 {
+		steps = append(steps, step{"create the bridge", w.createBridge, w.deleteBridge})
+	}
+	steps = append(steps, step{name: "look for MAC addresses in use", do: w.claim})
+	return append(append(steps, w.leg()...), w.tail()...)
+}
+
+func (w *work) leg() []step {
+	veth := []step{
+		{"create the veth pair", w.createVeth, w.remove},
+		{name: "mark the veth pair", do: w.markVeth},
+	}
+	switch w.a.Mode {
+	case port.HostTap:
+		return []step{{"create the tap", w.createHostTap, w.remove}}
+	case port.Veth:
+		return veth
+	default:
+		return append(veth,
+			step{"create the tap", w.createPodTap, w.remove},
+			step{name: "redirect between tap and pod interface", do: w.redirect})
+	}
+}
+
+func (w *work) tail() []step {
+	steps := []step{
+		{name: "mute the devices", do: w.mute},
+		{name: "join the bridge", do: w.join},
+		{name: "set the port's flags", do: w.setFlags},
+	}
+	if w.want.FDB != nil {
+		steps = append(steps, step{name: "write the FDB entry", do: w.writeEntry})
+	}
+	return append(steps,
+		step{name: "set the devices up", do: w.setUp},
+		step{name: "verify", do: w.verify})
+}
+
+// run takes the steps one after another. When one fails, those before it are
+// undone in reverse.
+func run(steps []step) error {
+	for i, s := range steps {
+		if err := s.do(); err != nil {
+			return errors.Join(err, undo(steps[:i]))
+		}
+	}
+	return nil
+}
+
+func undo(steps []step) (err error) {
+	for i := len(steps) - 1; i >= 0; i-- {
+		if s := steps[i]; s.undo != nil {
+			if e := s.undo(); e != nil {
+				err = errors.Join(err, fmt.Errorf("left behind, undoing %q failed: %w", s.name, e))
+			}
+		}
+	}
+	return err
+}
+
+// vacant refuses to begin where a device is in the way. The kernel would refuse
+// as well, but later and in fewer words.
+func (w *work) vacant() error {
+	there, err := w.host.Exists(w.want.Name)
+	if err != nil {
+		return err
+	}
+	if there {
+		return fmt.Errorf("port %q of container %s, interface %q, %w: DEL it first", w.want.Name, w.a.ContainerID, w.a.IfName, ErrExists)
+	}
+	if err := vacant(w.pod, w.a.IfName); err != nil || w.want.Tap == nil {
+		return err
+	}
+	return vacant(w.pod, w.want.Tap.Name)
+}
+
+func vacant(pod *rtnl.Conn, name string) error {
+	there, err := pod.Exists(name)
+	if err == nil && there {
+		err = fmt.Errorf("interface %q %w in the pod's network namespace", name, ErrExists)
+	}
+	return err
+}
+
+// createBridge uses the bridge that another ADD has created meanwhile.
+func (w *work) createBridge() (err error) {
+	w.br, err = bridge.Find(w.host, w.a.Bridge)
+	if errors.Is(err, bridge.ErrNotFound) {
+		w.br, err = bridge.Create(w.host, w.a.Bridge, w.a.PortMTU)
+	}
+	return err
+}
+
+func (w *work) deleteBridge() error { return bridge.Delete(w.host, w.br) }
+
+func (w *work) mark() rtnl.Mark {
+	return rtnl.Mark{Group: w.a.Group(), Alias: w.a.Record()}
+}
+
+func (w *work) createVeth() error {
+	end := func(d *port.Device) redirect.End { return redirect.End{Name: d.Name, MAC: d.MAC, MTU: d.MTU} }
+	return exists(redirect.AddPair(w.host, w.pod, end(w.want.End), end(w.want.Pod), w.a.Group()))
+}
+
+func (w *work) markVeth() error {
+	l, err := w.host.LinkNamed(w.want.Name)
+	if err != nil {
+		return err
+	}
+	w.port, w.inner = l.Index, l.ParentIndex // a veth's parent index is its peer's
+	if err := w.host.SetLink(w.port, w.mark().Attributes()...); err != nil {
+		return fmt.Errorf("mark %q: %w", w.want.Name, err)
+	}
+	if err := w.pod.SetLink(w.inner, w.mark().Attributes()...); err != nil {
+		return fmt.Errorf("mark %q: %w", w.want.Pod.Name, err)
+	}
+	return nil
+}
+
+func (w *work) createHostTap() (err error) {
+	w.port, err = w.createTap(w.host, w.want.End)
+	return err
+}
+
+func (w *work) createPodTap() (err error) {
+	w.tap, err = w.createTap(w.pod, w.want.Tap)
+	return err
+}
+
+func (w *work) createTap(c *rtnl.Conn, d *port.Device) (int, error) {
+	index, err := tap.Add(c, tap.Tap{Name: d.Name, MAC: d.MAC, MTU: d.MTU, Access: *w.want.Access}, w.mark())
+	return index, exists(err)
+}
+
+// exists gives the kernel's word for a name that is taken our own.
+func exists(err error) error {
+	if errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("%w: %w", ErrExists, err)
+	}
+	return err
+}
+
+func (w *work) redirect() error { return redirect.Connect(w.pod, w.tap, w.inner) }
+
+func (w *work) mute() error {
+	for _, d := range w.devices() {
+		if !d.wanted.Muted {
+			continue
+		}
+		if err := d.conn.Mute(d.wanted.Name); err != nil {
+			return fmt.Errorf("turn IPv6 off on %q: %w", d.wanted.Name, err)
+		}
+	}
+	return nil
+}
+
+func (w *work) join() error {
+	if err := bridge.Join(w.host, w.port, w.br); err != nil {
+		return fmt.Errorf("port %q: %w", w.want.Name, err)
+	}
+	return nil
+}
+
+func (w *work) setFlags() error {
+	if err := w.want.Bridge.Set(w.host, w.port); err != nil {
+		return fmt.Errorf("port %q: %w", w.want.Name, err)
+	}
+	return nil
+}
+
+func (w *work) writeEntry() error {
+	if err := fdb.Replace(w.host, w.port, *w.want.FDB); err != nil {
+		return fmt.Errorf("port %q: %w", w.want.Name, err)
+	}
+	return nil
+}
+
+// setUp raises the port last: until then nothing can reach the bridge.
+func (w *work) setUp() error {
+	for _, d := range w.devices() {
+		if err := d.conn.SetUp(d.index); err != nil {
+			return fmt.Errorf("set %q up: %w", d.wanted.Name, err)
+		}
+	}
+	return nil
+}
+
+// made is a device of the attachment and where it is.
+type made struct {
+	wanted *port.Device
+	conn   *rtnl.Conn
+	index  int
+}
+
+// devices are those of the attachment, the port last.
+func (w *work) devices() (all []made) {
+	if w.want.Tap != nil {
+		all = append(all, made{w.want.Tap, w.pod, w.tap})
+	}
+	if w.want.Pod != nil {
+		all = append(all, made{w.want.Pod, w.pod, w.inner})
+	}
+	return append(all, made{w.want.End, w.host, w.port})
+}
+
+func (w *work) verify() error {
+	got, err := w.Observe(w.want)
+	if err != nil {
+		return err
+	}
+	return port.Diff(w.want, got)
+}
+
+func (w *work) remove() error { return w.Remove(w.a.ID) }

@@ -1,0 +1,89 @@
+package attach
+
+import (
+	"fmt"
+
+	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/pkg/fdb"
+	"github.com/tapbridge/tapbridge/pkg/mac"
+	"github.com/tapbridge/tapbridge/pkg/port"
+)
+
+// claim refuses a guest whose addresses would cut somebody off: two guests of
+// one MAC address, a guest with the address of a port or of the bridge, a port
+// with the address of a guest. The bridge's own database is the index that makes
+// this independent of the number of ports: every port's address is a local entry
+// in it, and a port's address gives its guest's away but for the first byte.
+func (w *work) claim() error {
+	guest, derived := w.a.Guest, w.a.Guest.Derived()
+	if guest == w.br.MAC || derived == w.br.MAC {
+		return fmt.Errorf("guest MAC %s: bridge %q itself has MAC %s: %w", guest, w.br.Name, w.br.MAC, ErrTaken)
+	}
+	for _, m := range []mac.Addr{guest, derived, derived.Derived()} {
+		found, there, err := fdb.Lookup(w.host, w.br.Index, m)
+		if err != nil {
+			return fmt.Errorf("bridge %q: %w", w.br.Name, err)
+		}
+		if !there || found.State == fdb.Learned {
+			continue // a learned entry claims nothing: anybody's frame makes one
+		}
+		if err := w.heldBy(found); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// heldBy decides about one entry that sits firmly.
+func (w *work) heldBy(found fdb.Found) error {
+	holder, err := w.host.LinkAt(found.Index)
+	if rtnl.IsNotExist(err) {
+		return nil // gone with its entry
+	}
+	if err != nil {
+		return err
+	}
+	if err := w.conflict(holder); err != nil {
+		return err
+	}
+	if found.MAC == w.a.Guest || found.State == fdb.Static && found.MAC == w.a.Guest.Derived() {
+		return fmt.Errorf("MAC %s of guest %s: %q on bridge %q has a %s entry for it: %w",
+			found.MAC, w.a.Guest, holder.Name, w.br.Name, found.State, ErrTaken)
+	}
+	if _, err := port.ParseRecord(holder.Alias); err != nil {
+		return nil // a stranger's port, whose guest we cannot know
+	}
+	// Another guest shares the last five bytes with ours, and so the address of
+	// its port: the entry can hide a third one.
+	return w.conflictOnAnyPort()
+}
+
+func (w *work) conflictOnAnyPort() error {
+	ports, err := w.host.LinksOf(w.br.Index)
+	if err != nil {
+		return err
+	}
+	for _, l := range ports {
+		if err := w.conflict(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// conflict compares our guest with the guest of another port of ours.
+func (w *work) conflict(l rtnl.Link) error {
+	other, err := port.ParseRecord(l.Alias)
+	if err != nil {
+		return nil
+	}
+	owner := fmt.Sprintf("port %q on bridge %q holds it for container %s, interface %q, network %q",
+		l.Name, w.br.Name, other.ContainerID, other.IfName, other.Network)
+	switch other.Guest {
+	case w.a.Guest:
+		return fmt.Errorf("guest MAC %s: %s: %w", w.a.Guest, owner, ErrTaken)
+	case w.a.Guest.Derived():
+		return fmt.Errorf("MAC %s, which the port of guest %s would get: %s as its guest's: %w", other.Guest, w.a.Guest, owner, ErrTaken)
+	}
+	return nil
+}

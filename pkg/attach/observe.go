@@ -1,0 +1,134 @@
+package attach
+
+import (
+	"fmt"
+
+	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/fdb"
+	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/redirect"
+	"github.com/tapbridge/tapbridge/pkg/tap"
+)
+
+// Observe reads from the kernel everything that want speaks of, and changes
+// nothing. What is missing is nil in the answer, not an error.
+func (s *Site) Observe(want port.Port) (port.Port, error) {
+	got := port.Port{Name: want.Name}
+	if err := s.observeHost(want, &got); err != nil {
+		return port.Port{}, fmt.Errorf("observe port %q: %w", want.Name, err)
+	}
+	if want.Pod == nil {
+		return got, nil
+	}
+	if err := s.observePod(want, &got); err != nil {
+		return port.Port{}, fmt.Errorf("observe pod interface %q: %w", want.Pod.Name, err)
+	}
+	return got, nil
+}
+
+func (s *Site) observeHost(want port.Port, got *port.Port) error {
+	end, there, err := find(s.host, want.End.Name)
+	if err != nil || !there {
+		return err
+	}
+	if got.End, err = device(s.host, end, want.End.Muted); err != nil {
+		return err
+	}
+	if want.Pod == nil {
+		got.Access = access(end)
+	}
+	master, err := s.master(end)
+	if err != nil {
+		return err
+	}
+	got.Bridge = bridge.Observe(end, master)
+	if want.FDB == nil || end.MasterIndex == 0 {
+		return nil
+	}
+	got.FDB, err = s.entry(want.FDB, end)
+	return err
+}
+
+// master is the name of the device that l is a port of.
+func (s *Site) master(l rtnl.Link) (string, error) {
+	if l.MasterIndex == 0 {
+		return "", nil
+	}
+	m, err := s.host.LinkAt(l.MasterIndex)
+	if rtnl.IsNotExist(err) {
+		return "", nil
+	}
+	return m.Name, err
+}
+
+// entry is where the bridge of end sends frames for the guest.
+func (s *Site) entry(want *fdb.Entry, end rtnl.Link) (*fdb.Entry, error) {
+	found, there, err := fdb.Lookup(s.host, end.MasterIndex, want.MAC)
+	if err != nil || !there {
+		return nil, err
+	}
+	e := found.Entry
+	if e.Port = end.Name; found.Index != end.Index {
+		other, err := s.host.LinkAt(found.Index)
+		if err != nil && !rtnl.IsNotExist(err) {
+			return nil, err
+		}
+		e.Port = other.Name
+	}
+	return &e, nil
+}
+
+func (s *Site) observePod(want port.Port, got *port.Port) error {
+	inner, there, err := find(s.pod, want.Pod.Name)
+	if err != nil {
+		return err
+	}
+	if there {
+		if got.Pod, err = device(s.pod, inner, want.Pod.Muted); err != nil {
+			return err
+		}
+	}
+	if want.Tap == nil {
+		return nil
+	}
+	t, tapThere, err := find(s.pod, want.Tap.Name)
+	if err != nil || !tapThere {
+		return err
+	}
+	got.Access = access(t)
+	if got.Tap, err = device(s.pod, t, want.Tap.Muted); err != nil || !there {
+		return err
+	}
+	pair, err := redirect.Observe(s.pod, t.Index, inner.Index)
+	got.Redirect = &pair
+	return err
+}
+
+func find(c *rtnl.Conn, name string) (rtnl.Link, bool, error) {
+	l, err := c.LinkNamed(name)
+	if rtnl.IsNotExist(err) {
+		return rtnl.Link{}, false, nil
+	}
+	return l, err == nil, err
+}
+
+// device describes l. Whether it is muted is read only where that is wanted:
+// otherwise it is the pod's own affair.
+func device(c *rtnl.Conn, l rtnl.Link, readMuted bool) (*port.Device, error) {
+	d := &port.Device{Name: l.Name, Kind: l.Kind, MAC: l.MAC(), MTU: l.MTU, Up: l.Up(), Record: l.Alias}
+	if !readMuted {
+		return d, nil
+	}
+	var err error
+	d.Muted, err = c.Muted(l.Name)
+	return d, err
+}
+
+func access(l rtnl.Link) *tap.Access {
+	a, ok := tap.AccessOf(l)
+	if !ok {
+		return nil
+	}
+	return &a
+}

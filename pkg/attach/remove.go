@@ -1,0 +1,143 @@
+package attach
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/pkg/fdb"
+	"github.com/tapbridge/tapbridge/pkg/port"
+)
+
+// Remove deletes every device and entry of an attachment that is still there,
+// and nothing else. It needs nothing but the identity: what was built is read
+// from the kernel. A part that cannot be removed does not keep the others.
+func (s *Site) Remove(id port.ID) error {
+	end, there, err := find(s.host, id.PortName())
+	if err != nil {
+		return err
+	}
+	there = there && ours(end, id)
+	if there {
+		err = s.removeMovedEntry(end)
+	}
+	podGone, podErr := s.removePodSide(id, end, there)
+	err = errors.Join(err, podErr)
+	if !there || podGone {
+		return err // the port went with its peer
+	}
+	if e := s.host.Delete(end.Index); e != nil && !rtnl.IsNotExist(e) {
+		err = errors.Join(err, fmt.Errorf("delete port %q: %w", end.Name, e))
+	}
+	return err
+}
+
+// removeMovedEntry deletes the guest's entry where a frame on another port has
+// taken it: the kernel keeps it static there, for good. On our own port it goes
+// with the port; an entry on the port of another guest of ours is that guest's.
+func (s *Site) removeMovedEntry(end rtnl.Link) error {
+	a, err := port.ParseRecord(end.Alias)
+	if err != nil || a.Table == port.Kernel || end.MasterIndex == 0 {
+		return nil
+	}
+	found, there, err := fdb.Lookup(s.host, end.MasterIndex, a.Guest)
+	if err != nil || !there || found.State != fdb.Static || found.Index == end.Index {
+		return err
+	}
+	holder, err := s.host.LinkAt(found.Index)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	if other, err := port.ParseRecord(holder.Alias); err == nil && other.Guest == a.Guest {
+		return nil
+	}
+	return fdb.Delete(s.host, found.Index, found.Entry)
+}
+
+// side is one network namespace as links can be listed and deleted in it.
+type side struct {
+	links       func() ([]rtnl.Link, error)
+	delete      func(index int) error
+	deleteGroup func(group uint32) error
+}
+
+// podSide reaches the pod's devices: through its namespace, or when that is not
+// known, through the port's veth peer, whose namespace the kernel knows by id.
+func (s *Site) podSide(end rtnl.Link, there bool) (side, bool) {
+	if s.pod != nil {
+		return side{s.pod.Links, s.pod.Delete, s.pod.DeleteGroup}, true
+	}
+	if !there || end.NetNsID < 0 {
+		return side{}, false
+	}
+	return side{
+		links:       func() ([]rtnl.Link, error) { return s.host.LinksBehind(end.NetNsID) },
+		delete:      func(index int) error { return s.host.DeleteBehind(end.NetNsID, index) },
+		deleteGroup: func(group uint32) error { return s.host.DeleteGroupBehind(end.NetNsID, group) },
+	}, true
+}
+
+// removePodSide deletes the attachment's devices in the pod, and reports whether
+// the port's veth peer was among them.
+func (s *Site) removePodSide(id port.ID, end rtnl.Link, there bool) (peerGone bool, err error) {
+	pod, known := s.podSide(end, there)
+	if !known {
+		return false, nil
+	}
+	links, err := pod.links()
+	if err != nil {
+		return false, ignoreMissing(err)
+	}
+	mine := belonging(links, id)
+	if err := deleteAll(pod, mine, id.Group(), grouped(links, id.Group())); err != nil {
+		return false, err
+	}
+	for _, l := range mine {
+		peerGone = peerGone || there && l.Index == end.ParentIndex
+	}
+	return peerGone, nil
+}
+
+// belonging are the links that were made for the attachment.
+func belonging(links []rtnl.Link, id port.ID) (mine []rtnl.Link) {
+	for _, l := range links {
+		if ours(l, id) {
+			mine = append(mine, l)
+		}
+	}
+	return mine
+}
+
+// grouped counts the links of a group.
+func grouped(links []rtnl.Link, group uint32) (n int) {
+	for _, l := range links {
+		if l.Group == group {
+			n++
+		}
+	}
+	return n
+}
+
+// deleteAll removes the links in one transaction when they are what their group
+// holds in all, otherwise one by one.
+func deleteAll(in side, links []rtnl.Link, group uint32, inGroup int) (err error) {
+	if len(links) > 1 && grouped(links, group) == len(links) && inGroup == len(links) {
+		if err := ignoreMissing(in.deleteGroup(group)); err != nil {
+			return fmt.Errorf("delete the devices of group %d: %w", group, err)
+		}
+		return nil
+	}
+	for _, l := range links {
+		if e := ignoreMissing(in.delete(l.Index)); e != nil {
+			err = errors.Join(err, fmt.Errorf("delete %q: %w", l.Name, e))
+		}
+	}
+	return err
+}
+
+func ignoreMissing(err error) error {
+	if rtnl.IsNotExist(err) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,86 @@
+// Package attach makes, observes and removes whole attachments: it orders the
+// packages that know one kernel object each, and keeps the list of what must be
+// undone. It knows nothing of CNI, so that a node agent can call it as well.
+package attach
+
+import (
+	"errors"
+
+	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/pkg/port"
+)
+
+var (
+	// ErrExists says that a device of a name that the attachment needs is there
+	// already.
+	ErrExists = errors.New("exists already")
+	// ErrTaken says that a MAC address is in use by somebody else on the bridge.
+	ErrTaken = errors.New("MAC address is taken")
+	// ErrBusy says that a lock could not be had in time.
+	ErrBusy = errors.New("busy")
+)
+
+// Site is where attachments are made: the bridge's network namespace, which is
+// that of the process, and the pod's.
+type Site struct {
+	host *rtnl.Conn
+	pod  *rtnl.Conn // nil: gone, or not known
+}
+
+// Open connects to the bridge's side alone.
+func Open() (*Site, error) {
+	host, err := rtnl.Open()
+	if err != nil {
+		return nil, err
+	}
+	return &Site{host: host}, nil
+}
+
+// OpenPod connects to the bridge's side and to the pod's network namespace at
+// path.
+func OpenPod(path string) (*Site, error) {
+	s, err := Open()
+	if err != nil {
+		return nil, err
+	}
+	if s.pod, err = rtnl.OpenAt(path); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close gives the connections back.
+func (s *Site) Close() {
+	s.host.Close()
+	if s.pod != nil {
+		s.pod.Close()
+	}
+}
+
+// Host is the connection to the bridge's side.
+func (s *Site) Host() *rtnl.Conn { return s.host }
+
+// ours reports whether l was made for the attachment id. Its record says so;
+// before the record is written, or after somebody has overwritten it, name and
+// group do, which no two attachments share.
+func ours(l rtnl.Link, id port.ID) bool {
+	if a, err := port.ParseRecord(l.Alias); err == nil {
+		return a.ID == id.Recorded()
+	}
+	return l.Group == id.Group() && (l.Name == id.PortName() || l.Name == id.IfName || l.Name == id.TapName())
+}
+
+// InPod runs f on a thread in the pod's network namespace.
+func (s *Site) InPod(f func() error) error { return s.pod.Inside(f) }
+
+// Recorded reads what the attachment's port says was decided; false when there
+// is no port, or no record on it.
+func (s *Site) Recorded(id port.ID) (port.Attachment, bool, error) {
+	l, there, err := find(s.host, id.PortName())
+	if err != nil || !there {
+		return port.Attachment{}, false, err
+	}
+	a, err := port.ParseRecord(l.Alias)
+	return a, err == nil, nil
+}

@@ -1,0 +1,111 @@
+// Package bridge finds or creates a Linux bridge and makes a device a port of
+// it, with all its flags. Forwarding entries are the business of package fdb.
+package bridge
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/pkg/mac"
+)
+
+// Kind is what the kernel calls the link kind of bridges.
+const Kind = "bridge"
+
+// DefaultMTU is what a bridge gets that is created without a wish, in bytes.
+const DefaultMTU = 1500
+
+var (
+	// ErrNotFound says that there is no device of the bridge's name.
+	ErrNotFound = errors.New("no such device in this network namespace")
+	// ErrNotBridge says that the device of that name is something else.
+	ErrNotBridge = errors.New("not a bridge")
+)
+
+// Bridge is a bridge of the node, found or to be created.
+type Bridge struct {
+	Name  string
+	Index int // 0: not there yet
+	MAC   mac.Addr
+	MTU   int // bytes
+	Up    bool
+}
+
+// Find reads the bridge of that name. Errors: ErrNotFound, ErrNotBridge.
+func Find(c *rtnl.Conn, name string) (Bridge, error) {
+	l, err := c.LinkNamed(name)
+	switch {
+	case rtnl.IsNotExist(err):
+		return Bridge{}, fmt.Errorf("bridge %q: %w", name, ErrNotFound)
+	case err != nil:
+		return Bridge{}, fmt.Errorf("bridge %q: %w", name, err)
+	case l.Kind != Kind:
+		return Bridge{}, fmt.Errorf("bridge %q is a link of kind %q: %w", name, l.Kind, ErrNotBridge)
+	}
+	return Bridge{Name: name, Index: l.Index, MAC: l.MAC(), MTU: l.MTU, Up: l.Up()}, nil
+}
+
+// Create makes a bridge that stays as it is whatever joins it: MAC and MTU are
+// pinned by having been set (the kernel would otherwise follow the ports), and
+// a port forwards at once (no forward delay). Its own stack is muted, so that
+// the node does not appear on the guests' network uninvited.
+func Create(c *rtnl.Conn, name string, mtu int) (Bridge, error) {
+	b := Bridge{Name: name, MAC: random(), MTU: mtu, Up: true}
+	if err := add(c, b); err != nil {
+		return Bridge{}, fmt.Errorf("create bridge %q: %w", name, err)
+	}
+	l, err := c.LinkNamed(name)
+	if err != nil {
+		return Bridge{}, err
+	}
+	b.Index = l.Index
+	if err := raise(c, b); err != nil {
+		return b, errors.Join(fmt.Errorf("create bridge %q: %w", name, err), Delete(c, b))
+	}
+	return b, nil
+}
+
+func add(c *rtnl.Conn, b Bridge) error {
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(Kind))
+	info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.IFLA_BR_FORWARD_DELAY, nl.Uint32Attr(0))
+	return c.Change(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
+		nl.NewIfInfomsg(unix.AF_UNSPEC),
+		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(b.Name)),
+		nl.NewRtAttr(unix.IFLA_ADDRESS, b.MAC.HardwareAddr()),
+		info)
+}
+
+func raise(c *rtnl.Conn, b Bridge) error {
+	if err := c.Mute(b.Name); err != nil {
+		return fmt.Errorf("turn IPv6 off: %w", err)
+	}
+	if err := c.SetLink(b.Index, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(b.MTU)))); err != nil {
+		return fmt.Errorf("set MTU %d: %w", b.MTU, err)
+	}
+	return c.SetUp(b.Index)
+}
+
+// Delete removes a bridge that Create made, unless somebody has joined it since.
+func Delete(c *rtnl.Conn, b Bridge) error {
+	ports, err := c.LinksOf(b.Index)
+	if err != nil || len(ports) > 0 {
+		return err
+	}
+	if err := c.Delete(b.Index); err != nil && !rtnl.IsNotExist(err) {
+		return fmt.Errorf("delete bridge %q: %w", b.Name, err)
+	}
+	return nil
+}
+
+// random is a locally administered unicast address.
+func random() (a mac.Addr) {
+	rand.Read(a[:]) // never fails (crypto/rand)
+	a[0] = a[0]&^1 | 2
+	return a
+}

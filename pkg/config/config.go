@@ -1,0 +1,280 @@
+// Package config turns what a runtime passes (the configuration on stdin,
+// CNI_ARGS, runtimeConfig) into one validated value, and that into the decisions
+// about an attachment. Every default lives here. It is pure: no kernel, no files.
+package config
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/utils"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/tapbridge/tapbridge/pkg/mac"
+	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/tap"
+)
+
+// Header is the part of a configuration that every verb needs, also when the
+// rest is missing or no longer valid.
+type Header struct {
+	CNIVersion string // "" when absent
+	Name       string // of the network
+	IPAM       string // the type of the IPAM delegate; "" for none
+	Stripped   bool   // the configuration has been reduced: even "bridge" is missing
+
+	object object
+}
+
+// Config is a whole, valid configuration.
+type Config struct {
+	Header
+	Bridge        string
+	CreateBridge  bool
+	Mode          port.Mode
+	Table         port.Table
+	MAC           mac.Addr // zero: none given
+	MTU           int      // bytes; 0: the bridge's
+	MultiQueue    bool
+	Owner, Group  int64 // ids, or tap.Anyone
+	MACSpoofCheck bool
+	Isolation     bool
+	Hairpin       bool
+	DNS           types.DNS
+	PrevResult    *types100.Result // nil: none
+}
+
+// manager is who keeps the bridge's MAC table, in libvirt's words.
+type manager string
+
+const (
+	kernelManager  manager = "kernel"
+	libvirtManager manager = "libvirt"
+)
+
+// Limits and defaults.
+const (
+	smallestMTU  = 68    // RFC 791; ETH_MIN_MTU
+	largestMTU   = 65521 // of a tap (drivers/net/tun.c)
+	defaultOwner = 107   // KubeVirt's qemu
+	defaultGroup = 107
+	largestID    = 1<<32 - 2 // -1 means "not set" to the kernel
+)
+
+// ParseHeader reads what DEL and GC need. Errors: ErrDecode, ErrInvalid.
+func ParseHeader(stdin []byte) (Header, error) {
+	o, err := parseObject(stdin)
+	if err != nil {
+		return Header{}, err
+	}
+	h := Header{object: o, Stripped: !o.given("bridge")}
+	if err := o.read("cniVersion", &h.CNIVersion); err != nil {
+		return h, fmt.Errorf("%w: %w", ErrDecode, err)
+	}
+	if err := o.read("name", &h.Name); err != nil {
+		return h, err
+	}
+	var ipam types.IPAM
+	if err := o.read("ipam", &ipam); err != nil {
+		return h, err
+	}
+	h.IPAM = ipam.Type
+	return h, nil
+}
+
+// CheckName refuses a network name that the CNI specification does not allow.
+func (h Header) CheckName() error {
+	if err := utils.ValidateNetworkName(h.Name); err != nil {
+		return invalid("name", h.Name, "want a letter or digit, then letters, digits, '_', '.', '-'")
+	}
+	return nil
+}
+
+// Parse reads the whole configuration and the MAC address among args, the value
+// of CNI_ARGS. Errors: ErrDecode, ErrInvalid, ErrUnsupported, ErrArgs.
+func (h Header) Parse(args string) (*Config, error) {
+	if err := h.CheckName(); err != nil {
+		return nil, err
+	}
+	if err := h.object.checkKeys(); err != nil {
+		return nil, err
+	}
+	c := &Config{Header: h, Mode: port.Tap, Owner: defaultOwner, Group: defaultGroup}
+	for _, read := range []func() error{c.readKeys, c.readTable, c.readIPAM, c.readPrevResult} {
+		if err := read(); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.readMAC(args); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// readKeys reads the keys that stand for themselves and checks their ranges.
+func (c *Config) readKeys() error {
+	for _, k := range []struct {
+		name string
+		into any
+	}{
+		{"bridge", &c.Bridge},
+		{"createBridge", &c.CreateBridge},
+		{"mode", &c.Mode},
+		{"mtu", &c.MTU},
+		{"multiQueue", &c.MultiQueue},
+		{"owner", &c.Owner},
+		{"group", &c.Group},
+		{"macspoofchk", &c.MACSpoofCheck},
+		{"portIsolation", &c.Isolation},
+		{"hairpinMode", &c.Hairpin},
+		{"dns", &c.DNS},
+	} {
+		if err := c.object.read(k.name, k.into); err != nil {
+			return err
+		}
+	}
+	if err := checkBridgeName(c.Bridge); err != nil {
+		return err
+	}
+	if c.object.given("mtu") && (c.MTU < smallestMTU || c.MTU > largestMTU) {
+		return invalid("mtu", c.MTU, fmt.Sprintf("want %d to %d", smallestMTU, largestMTU))
+	}
+	if err := c.checkMode(); err != nil {
+		return err
+	}
+	return c.checkAccess()
+}
+
+func checkBridgeName(name string) error {
+	if name == "" {
+		return fmt.Errorf("%w: key %q is missing: name the bridge to join", ErrInvalid, "bridge")
+	}
+	if err := CheckInterfaceName(name); err != nil {
+		return invalid("bridge", name, err.Error())
+	}
+	return nil
+}
+
+// CheckInterfaceName refuses what the kernel refuses as the name of a device,
+// and "%", which it would replace by a number.
+func CheckInterfaceName(name string) error {
+	if err := utils.ValidateInterfaceName(name); err != nil {
+		return err
+	}
+	if strings.Contains(name, "%") {
+		return fmt.Errorf("interface name %q contains %%", name)
+	}
+	return nil
+}
+
+func (c *Config) checkMode() error {
+	switch c.Mode {
+	case port.Tap, port.HostTap:
+		return nil
+	case port.Veth:
+		for _, key := range []string{"owner", "group", "multiQueue"} {
+			if c.object.given(key) {
+				return invalid(key, c.object[key], `there is no tap in mode "veth"`)
+			}
+		}
+		c.Owner, c.Group = tap.Anyone, tap.Anyone
+		return nil
+	}
+	return invalid("mode", string(c.Mode), fmt.Sprintf("want one of %q", port.Modes))
+}
+
+func (c *Config) checkAccess() error {
+	if err := errors.Join(checkID("owner", c.Owner), checkID("group", c.Group)); err != nil {
+		return err
+	}
+	if c.Mode != port.Veth && c.Owner == tap.Anyone && c.Group == tap.Anyone {
+		return invalid("owner", c.Owner, `with "group" -1 as well everybody could open the tap`)
+	}
+	return nil
+}
+
+func checkID(key string, id int64) error {
+	if id < tap.Anyone || id > largestID {
+		return invalid(key, id, fmt.Sprintf("want an id from 0 to %d, or -1 to leave the condition out", int64(largestID)))
+	}
+	return nil
+}
+
+// readTable reads the keys about the MAC table, which depend on each other.
+func (c *Config) readTable() error {
+	who, how := kernelManager, string(port.Sticky)
+	if err := c.object.read("macTableManager", &who); err != nil {
+		return err
+	}
+	if err := c.object.read("fdb", &how); err != nil {
+		return err
+	}
+	switch {
+	case who != kernelManager && who != libvirtManager:
+		return invalid("macTableManager", string(who), fmt.Sprintf("want one of %q", []manager{kernelManager, libvirtManager}))
+	case who == kernelManager && c.object.given("fdb"):
+		return invalid("fdb", how, `it needs "macTableManager": "libvirt"`)
+	case how == "follow":
+		return fmt.Errorf("%w: key %q has value %q: not supported yet", ErrUnsupported, "fdb", how)
+	case how != string(port.Sticky) && how != string(port.Static) && how != string(port.Roaming):
+		return invalid("fdb", how, fmt.Sprintf("want one of %q", []port.Table{port.Sticky, port.Static, port.Roaming}))
+	}
+	c.Table = port.Table(how)
+	if who == kernelManager {
+		c.Table = port.Kernel
+	}
+	if c.MACSpoofCheck && c.Table != port.Sticky && c.Table != port.Static {
+		return invalid("macspoofchk", true, `it needs "macTableManager": "libvirt" with "fdb": "sticky" or "static"`)
+	}
+	return nil
+}
+
+func (c *Config) readIPAM() error {
+	if c.IPAM == "" && c.object.given("ipam") && string(c.object["ipam"]) != "{}" {
+		return invalid("ipam", c.object["ipam"], `"type" is missing`)
+	}
+	if c.IPAM == "dhcp" && c.Mode != port.Veth {
+		return invalid("ipam", c.object["ipam"], fmt.Sprintf(`type "dhcp" needs mode "veth": in mode %q the guest asks the DHCP server itself`, c.Mode))
+	}
+	return nil
+}
+
+func (c *Config) readPrevResult() error {
+	raw := types.PluginConf{CNIVersion: c.CNIVersion}
+	if err := c.object.read("prevResult", &raw.RawPrevResult); err != nil || raw.RawPrevResult == nil {
+		return err
+	}
+	err := version.ParsePrevResult(&raw)
+	if err == nil {
+		c.PrevResult, err = types100.NewResultFromResult(raw.PrevResult)
+	}
+	if err != nil {
+		return invalid("prevResult", c.object["prevResult"], err.Error())
+	}
+	return nil
+}
+
+// Attachments reads the valid attachments of a GC request from both keys that
+// runtimes use. known is false when neither is there: nothing may be removed
+// then.
+func (h Header) Attachments() (valid []port.ID, known bool, err error) {
+	for _, key := range []string{"cni.dev/valid-attachments", "cni.dev/attachments"} {
+		value, there := h.object[key]
+		if !there {
+			continue
+		}
+		known = true
+		var list []types.GCAttachment
+		if err := json.Unmarshal(value, &list); err != nil {
+			return nil, false, invalid(key, value, reason(err))
+		}
+		for _, a := range list {
+			valid = append(valid, port.ID{ContainerID: a.ContainerID, IfName: a.IfName})
+		}
+	}
+	return valid, known, nil
+}

@@ -1,0 +1,121 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// object is a JSON object by its keys as they were written: unlike a struct's
+// fields, they are neither matched regardless of case nor silently repeated.
+type object map[string]json.RawMessage
+
+func parseObject(data []byte) (object, error) {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	open, err := dec.Token()
+	if err != nil || open != json.Delim('{') {
+		return nil, errors.Join(ErrDecode, err)
+	}
+	o := object{}
+	for dec.More() {
+		if err := o.readMember(dec); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := dec.Token(); err != nil {
+		return nil, errors.Join(ErrDecode, err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: something follows its end", ErrDecode)
+	}
+	return o, nil
+}
+
+func (o object) readMember(dec *json.Decoder) error {
+	token, err := dec.Token()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDecode, err)
+	}
+	key := token.(string) // nothing else can stand here in an object
+	var value json.RawMessage
+	if err := dec.Decode(&value); err != nil {
+		return fmt.Errorf("%w: key %q: %w", ErrDecode, key, err)
+	}
+	if _, twice := o[key]; twice {
+		return fmt.Errorf("%w: key %q stands twice", ErrInvalid, key)
+	}
+	o[key] = value
+	return nil
+}
+
+// given reports whether the key has a value other than null.
+func (o object) given(key string) bool {
+	v, there := o[key]
+	return there && string(v) != "null"
+}
+
+// read decodes the value of a key, if it is given, into into.
+func (o object) read(key string, into any) error {
+	if !o.given(key) {
+		return nil
+	}
+	if err := json.Unmarshal(o[key], into); err != nil {
+		return invalid(key, o[key], reason(err))
+	}
+	return nil
+}
+
+// invalid is an error about the value of one key.
+func invalid(key string, value any, why string) error {
+	return fmt.Errorf("%w: key %q has value %s: %s", ErrInvalid, key, brief(value), why)
+}
+
+// reason says in words of JSON, not of Go, what is wrong with a value.
+func reason(err error) string {
+	var t *json.UnmarshalTypeError
+	if !errors.As(err, &t) {
+		return err.Error()
+	}
+	where := ""
+	if t.Field != "" {
+		where = fmt.Sprintf("%q: ", t.Field)
+	}
+	return fmt.Sprintf("%swant %s", where, jsonType(t.Type.Kind().String()))
+}
+
+func jsonType(kind string) string {
+	switch {
+	case kind == "bool":
+		return "true or false"
+	case kind == "string":
+		return "a string"
+	case kind == "slice" || kind == "array":
+		return "a list"
+	case strings.HasPrefix(kind, "int") || strings.HasPrefix(kind, "uint"):
+		return "a whole number"
+	}
+	return "an object"
+}
+
+// longestValue bounds what an error repeats of the input, in bytes.
+const longestValue = 100
+
+// brief is a value as an error shows it.
+func brief(value any) string {
+	var text string
+	switch v := value.(type) {
+	case json.RawMessage:
+		text = string(v)
+	case string:
+		text = fmt.Sprintf("%q", v)
+	default:
+		text = fmt.Sprint(v)
+	}
+	if len(text) > longestValue {
+		text = strings.ToValidUTF8(text[:longestValue], "") + "…"
+	}
+	return text
+}

@@ -1,0 +1,49 @@
+package config
+
+import (
+	"fmt"
+
+	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/mac"
+	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/tap"
+)
+
+// NewBridge is the bridge that createBridge makes when there is none.
+func (c *Config) NewBridge() bridge.Bridge {
+	mtu := c.MTU
+	if mtu == 0 {
+		mtu = bridge.DefaultMTU
+	}
+	return bridge.Bridge{Name: c.Bridge, MTU: mtu}
+}
+
+// Plan decides everything about one attachment to bridge br. ErrInvalid when the
+// configuration does not fit the bridge or the interface name.
+func (c *Config) Plan(id port.ID, br bridge.Bridge) (port.Attachment, error) {
+	a := port.Attachment{
+		ID:      id,
+		Network: c.Name,
+		Bridge:  br.Name,
+		Mode:    c.Mode,
+		Table:   c.Table,
+		Guest:   c.MAC,
+		MTU:     c.MTU,
+		PortMTU: br.MTU,
+		Options: port.Options{Isolated: c.Isolation, Hairpin: c.Hairpin, Locked: c.MACSpoofCheck},
+		Access:  tap.Access{Owner: c.Owner, Group: c.Group, MultiQueue: c.MultiQueue},
+	}
+	if a.Guest.IsZero() {
+		a.Guest = mac.Stable(id.ContainerID, id.IfName)
+	}
+	if a.MTU == 0 {
+		a.MTU = br.MTU
+	}
+	if a.MTU > br.MTU {
+		return port.Attachment{}, invalid("mtu", c.MTU, fmt.Sprintf("bridge %q has MTU %d; a larger frame would be lost on it", br.Name, br.MTU))
+	}
+	if c.Mode == port.Tap && id.TapName() == id.IfName {
+		return port.Attachment{}, fmt.Errorf("%w: CNI_IFNAME %q is the name that its own tap gets in mode %q", ErrInvalid, id.IfName, c.Mode)
+	}
+	return a, nil
+}

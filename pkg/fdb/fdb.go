@@ -1,0 +1,106 @@
+// Package fdb reads and writes single entries of a bridge's forwarding database.
+// Which entries a port should have is decided in package port.
+package fdb
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/pkg/mac"
+)
+
+// State is how firmly an entry sits.
+type State string
+
+// The states that the kernel reports (net/bridge/br_fdb.c, fdb_to_nud).
+const (
+	Learned State = "learned" // ages, moves
+	Static  State = "static"  // NUD_NOARP: stays until deleted
+	Local   State = "local"   // NUD_PERMANENT: the bridge's own stack
+)
+
+// Entry is one entry: where frames for a MAC address go.
+type Entry struct {
+	MAC    mac.Addr
+	Port   string // the port's name
+	State  State
+	Sticky bool // a frame with this source on another port does not move it
+}
+
+// Found is an entry as the kernel has it; its port is known by index only.
+type Found struct {
+	Entry
+	Index int // of the port, or of the bridge itself for a local entry of its own
+}
+
+// Lookup asks the bridge for the entry of one MAC address, without a dump;
+// false when it has none.
+func Lookup(c *rtnl.Conn, bridge int, m mac.Addr) (Found, bool, error) {
+	msg, err := c.Get(unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH,
+		&netlink.Ndmsg{Family: unix.AF_BRIDGE},
+		nl.NewRtAttr(unix.NDA_LLADDR, m.HardwareAddr()),
+		nl.NewRtAttr(unix.NDA_MASTER, nl.Uint32Attr(uint32(bridge))))
+	if errors.Is(err, unix.ENOENT) {
+		return Found{}, false, nil
+	}
+	if err != nil {
+		return Found{}, false, fmt.Errorf("look up FDB entry %s: %w", m, err)
+	}
+	n, err := netlink.NeighDeserialize(msg)
+	if err != nil {
+		return Found{}, false, fmt.Errorf("parse FDB entry %s: %w", m, err)
+	}
+	return Found{
+		Entry: Entry{MAC: m, State: state(n.State), Sticky: n.Flags&netlink.NTF_STICKY != 0},
+		Index: n.LinkIndex,
+	}, true, nil
+}
+
+func state(nud int) State {
+	switch {
+	case nud&unix.NUD_PERMANENT != 0:
+		return Local
+	case nud&unix.NUD_NOARP != 0:
+		return Static
+	}
+	return Learned
+}
+
+// Replace writes a static entry for the port at index. It takes over an entry
+// that another port has learned; creating exclusively would fail there and leave
+// the guest unreachable, as libvirt does (virnetdev.c, virNetDevBridgeFDBAdd).
+func Replace(c *rtnl.Conn, index int, e Entry) error {
+	if err := c.NeighSet(e.message(index)); err != nil {
+		return fmt.Errorf("write FDB entry %s: %w", e.MAC, err)
+	}
+	return nil
+}
+
+// Delete removes the entry from the port at index. An entry that is not there,
+// or on another port, is no error.
+func Delete(c *rtnl.Conn, index int, e Entry) error {
+	err := c.NeighDel(e.message(index))
+	if err != nil && !rtnl.IsNotExist(err) {
+		return fmt.Errorf("delete FDB entry %s: %w", e.MAC, err)
+	}
+	return nil
+}
+
+func (e Entry) message(index int) *netlink.Neigh {
+	n := &netlink.Neigh{
+		LinkIndex:    index,
+		Family:       unix.AF_BRIDGE,
+		State:        netlink.NUD_NOARP,
+		Flags:        netlink.NTF_MASTER,
+		HardwareAddr: e.MAC.HardwareAddr(),
+	}
+	if e.Sticky {
+		n.Flags |= netlink.NTF_STICKY
+	}
+	return n
+}

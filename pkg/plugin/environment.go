@@ -1,0 +1,96 @@
+package plugin
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/utils"
+
+	"github.com/tapbridge/tapbridge/pkg/config"
+)
+
+// The environment variables of a CNI call.
+const (
+	command     = "CNI_COMMAND"
+	containerID = "CNI_CONTAINERID"
+	netNS       = "CNI_NETNS"
+	ifName      = "CNI_IFNAME"
+	args        = "CNI_ARGS"
+	path        = "CNI_PATH"
+	override    = "CNI_NETNS_OVERRIDE"
+)
+
+// environment is what a call says by environment variables.
+type environment struct {
+	command, containerID, netNS, ifName, args, path string
+
+	ownNetNSAllowed bool
+}
+
+func readEnvironment(getenv func(string) string) environment {
+	o := getenv(override)
+	return environment{
+		command:         getenv(command),
+		containerID:     getenv(containerID),
+		netNS:           getenv(netNS),
+		ifName:          getenv(ifName),
+		args:            getenv(args),
+		path:            getenv(path),
+		ownNetNSAllowed: o == "1" || strings.EqualFold(o, "true"),
+	}
+}
+
+// Called reports whether the environment is that of a CNI call, be it a
+// defective one.
+func Called(getenv func(string) string) bool {
+	e := readEnvironment(getenv)
+	return e.command != "" || e.containerID != "" || e.netNS != "" || e.ifName != "" || e.path != ""
+}
+
+// check names everything that is missing or wrong at once.
+func (e environment) check(known bool, needs []string) error {
+	switch {
+	case e.command == "":
+		return fmt.Errorf("%w: %s is missing", errEnvironment, command)
+	case !known:
+		return fmt.Errorf("%w: %s has value %q, want ADD, DEL, CHECK, GC, STATUS or VERSION", errEnvironment, command, e.command)
+	}
+	values := map[string]string{containerID: e.containerID, netNS: e.netNS, ifName: e.ifName, path: e.path}
+	missing := slices.DeleteFunc(slices.Clone(needs), func(name string) bool { return values[name] != "" })
+	if len(missing) > 0 {
+		return fmt.Errorf("%w: %s needs %s", errEnvironment, e.command, strings.Join(missing, ", "))
+	}
+	if slices.Contains(needs, containerID) {
+		return e.checkNames()
+	}
+	return nil
+}
+
+func (e environment) checkNames() error {
+	if err := utils.ValidateContainerID(e.containerID); err != nil {
+		return fmt.Errorf("%w: %s has value %q: want a letter or digit, then letters, digits, '_', '.', '-'", errEnvironment, containerID, e.containerID)
+	}
+	if err := config.CheckInterfaceName(e.ifName); err != nil {
+		return fmt.Errorf("%w: %s has value %q: %s", errEnvironment, ifName, e.ifName, err)
+	}
+	return nil
+}
+
+// checkNetNS refuses the plugin's own namespace as the pod's, before anything
+// is made in it.
+func (e environment) checkNetNS() error {
+	pod, err := os.Stat(e.netNS)
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", errEnvironment, netNS, err)
+	}
+	own, err := os.Stat("/proc/self/ns/net")
+	if err != nil {
+		return err
+	}
+	if os.SameFile(pod, own) && !e.ownNetNSAllowed {
+		return fmt.Errorf("%w: %s has value %q", errOwnNetNS, netNS, e.netNS)
+	}
+	return nil
+}

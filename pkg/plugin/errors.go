@@ -1,0 +1,89 @@
+package plugin
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
+
+	"github.com/tapbridge/tapbridge/pkg/attach"
+	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/config"
+	"github.com/tapbridge/tapbridge/pkg/port"
+)
+
+var (
+	errEnvironment = errors.New("invalid environment")
+	errVersion     = errors.New("incompatible CNI version")
+	errOwnNetNS    = errors.New("the pod's network namespace is the plugin's own")
+	errIO          = errors.New("input or output failed")
+	errUnavailable = errors.New("the plugin cannot attach anything")
+	errLimited     = errors.New("attachments have no connectivity")
+)
+
+// codeDrift is what CHECK answers when a port is not as it should be; codes from
+// 100 on are the plugin's own.
+const codeDrift = 100
+
+// codes are tried in order: the first that err is decides. What is temporary in
+// the kernel's eyes stands last, so that it never hides a better reason.
+var codes = []struct {
+	err  error
+	code uint
+}{
+	{errVersion, types.ErrIncompatibleCNIVersion},
+	{config.ErrUnsupported, types.ErrUnsupportedField},
+	{errEnvironment, types.ErrInvalidEnvironmentVariables},
+	{config.ErrArgs, types.ErrInvalidEnvironmentVariables},
+	{attach.ErrExists, types.ErrInvalidEnvironmentVariables},
+	{errIO, types.ErrIOFailure},
+	{config.ErrDecode, types.ErrDecodingFailure},
+	{errUnavailable, types.ErrPluginNotAvailable},
+	{errLimited, types.ErrLimitedConnectivity},
+	{bridge.ErrUnsupported, types.ErrPluginNotAvailable},
+	{config.ErrInvalid, types.ErrInvalidNetworkConfig},
+	{bridge.ErrNotFound, types.ErrInvalidNetworkConfig},
+	{bridge.ErrNotBridge, types.ErrInvalidNetworkConfig},
+	{errOwnNetNS, types.ErrInvalidNetNS},
+	{attach.ErrTaken, types.ErrTryAgainLater},
+	{attach.ErrBusy, types.ErrTryAgainLater},
+	{port.ErrDrift, codeDrift},
+	{unix.EBUSY, types.ErrTryAgainLater},
+	{unix.EINTR, types.ErrTryAgainLater},
+	{unix.EAGAIN, types.ErrTryAgainLater},
+	{unix.ENOBUFS, types.ErrTryAgainLater},
+	{unix.ENOMEM, types.ErrTryAgainLater},
+}
+
+// code is the CNI code of an error; a delegate's own stays what it is.
+func code(err error) uint {
+	var e *types.Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	for _, c := range codes {
+		if errors.Is(err, c.err) {
+			return c.code
+		}
+	}
+	return types.ErrInternal
+}
+
+// printError answers with the error result of the specification, in one line of
+// text.
+func (r *request) printError(err error) {
+	v := r.config.CNIVersion
+	if v == "" {
+		v = newest
+	}
+	answer := struct {
+		CNIVersion string `json:"cniVersion"`
+		Code       uint   `json:"code"`
+		Msg        string `json:"msg"`
+	}{v, code(err), strings.ReplaceAll(err.Error(), "\n", "; ")}
+	if err := r.print(answer); err != nil {
+		fmt.Fprintf(r.stderr, "tapbridge: %s; and the caller does not listen: %v\n", answer.Msg, err)
+	}
+}

@@ -1,0 +1,169 @@
+package plugin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
+	"github.com/containernetworking/plugins/pkg/ip"
+	"github.com/containernetworking/plugins/pkg/ipam"
+
+	"github.com/tapbridge/tapbridge/pkg/attach"
+	"github.com/tapbridge/tapbridge/pkg/config"
+	"github.com/tapbridge/tapbridge/pkg/port"
+)
+
+// statusWait bounds a delegate's STATUS: runtimes ask on every poll, and some
+// never end a plugin that hangs.
+const statusWait = 10 * time.Second
+
+// delegate calls IPAM plugins.
+type delegate struct {
+	stderr io.Writer
+	version.PluginDecoder
+}
+
+// FindInPath looks the delegate up in CNI_PATH.
+func (d delegate) FindInPath(plugin string, paths []string) (string, error) {
+	if len(paths) == 0 {
+		return "", fmt.Errorf("%w: delegate %q needs %s", errEnvironment, plugin, path)
+	}
+	return invoke.FindInPath(plugin, paths)
+}
+
+// ExecPlugin runs the delegate with our own input and environment, less what is
+// for us alone. Its stderr comes out of ours whether it succeeds or fails, which
+// the library's executor does not do.
+func (d delegate) ExecPlugin(ctx context.Context, plugin string, stdin []byte, environ []string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, plugin)
+	cmd.WaitDelay = time.Second // for one that leaves a child with its stdout behind
+	cmd.Env = withoutOwnArgs(environ)
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(stdin), d.stderr
+	stdout, err := cmd.Output()
+	if err == nil {
+		return stdout, nil
+	}
+	answer := &types.Error{}
+	if json.Unmarshal(stdout, answer) == nil && answer.Msg != "" {
+		return nil, answer
+	}
+	return nil, fmt.Errorf("%w: it answered %q", err, stdout)
+}
+
+// withoutOwnArgs takes MAC out of CNI_ARGS: a delegate that does not know it
+// would refuse the call unless IgnoreUnknown is set.
+func withoutOwnArgs(environ []string) []string {
+	out := make([]string, len(environ))
+	for i, kv := range environ {
+		out[i] = kv
+		if value, ok := strings.CutPrefix(kv, args+"="); ok {
+			var kept []string
+			for pair := range strings.SplitSeq(value, ";") {
+				if !strings.HasPrefix(pair, "MAC=") {
+					kept = append(kept, pair)
+				}
+			}
+			out[i] = args + "=" + strings.Join(kept, ";")
+		}
+	}
+	return out
+}
+
+// delegated calls the delegate, if there is one, for a verb without a result.
+func (r *request) delegated(ctx context.Context, call func(context.Context, string, []byte, invoke.Exec) error) error {
+	name := r.config.IPAM
+	if name == "" {
+		return nil
+	}
+	if err := call(ctx, name, r.stdin, &delegate{stderr: r.stderr}); err != nil {
+		return fmt.Errorf("IPAM delegate %q: %w", name, err)
+	}
+	return nil
+}
+
+func (r *request) ipamDel() error { return r.delegated(context.Background(), invoke.DelegateDel) }
+
+func (r *request) ipamGC() error { return r.delegated(context.Background(), invoke.DelegateGC) }
+
+func (r *request) ipamStatus() error {
+	ctx, cancel := context.WithTimeout(context.Background(), statusWait)
+	defer cancel()
+	return r.delegated(ctx, invoke.DelegateStatus)
+}
+
+// ipamAdd asks for addresses and adds them to the result. Whatever fails after
+// the delegate was called, it is told to forget them.
+func (r *request) ipamAdd(site *attach.Site, c *config.Config, a port.Attachment, result *types100.Result) error {
+	answer, err := invoke.DelegateAdd(context.Background(), c.IPAM, r.stdin, &delegate{stderr: r.stderr})
+	if err == nil {
+		err = r.adopt(site, c, answer, result)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("IPAM delegate %q: %w", c.IPAM, err), r.ipamDel())
+	}
+	return nil
+}
+
+// adopt takes the delegate's answer into the result. In mode veth the pod gets
+// the addresses; a guest gives them to itself.
+func (r *request) adopt(site *attach.Site, c *config.Config, answer types.Result, result *types100.Result) error {
+	given, err := types100.NewResultFromResult(answer)
+	if err != nil {
+		return err
+	}
+	for _, i := range given.IPs {
+		i.Interface = types100.Int(len(result.Interfaces) - 1)
+	}
+	if c.Mode == port.Veth {
+		own := &types100.Result{Interfaces: result.Interfaces, IPs: given.IPs, Routes: given.Routes}
+		if err := site.InPod(func() error { return ipam.ConfigureIface(r.ifName, own) }); err != nil {
+			return err
+		}
+	}
+	result.IPs = append(result.IPs, given.IPs...)
+	result.Routes = append(result.Routes, given.Routes...)
+	if c.DNS.IsEmpty() && !given.DNS.IsEmpty() {
+		result.DNS = given.DNS
+	}
+	return nil
+}
+
+// ipamCheck asks the delegate, and in mode veth compares the addresses and
+// routes of the pod interface with the earlier result.
+func (r *request) ipamCheck(site *attach.Site, c *config.Config) error {
+	if c.IPAM == "" {
+		return nil
+	}
+	if err := r.delegated(context.Background(), invoke.DelegateCheck); err != nil || c.Mode != port.Veth {
+		return err
+	}
+	return site.InPod(func() error {
+		if err := ip.ValidateExpectedInterfaceIPs(r.ifName, r.ownIPs(c.PrevResult)); err != nil {
+			return fmt.Errorf("%w: %w", port.ErrDrift, err)
+		}
+		if err := ip.ValidateExpectedRoute(c.PrevResult.Routes); err != nil {
+			return fmt.Errorf("%w: %w", port.ErrDrift, err)
+		}
+		return nil
+	})
+}
+
+// ownIPs are the addresses of our interface.
+func (r *request) ownIPs(result *types100.Result) (own []*types100.IPConfig) {
+	for _, i := range result.IPs {
+		if n := i.Interface; n != nil && *n >= 0 && *n < len(result.Interfaces) && result.Interfaces[*n].Name == r.ifName {
+			own = append(own, i)
+		}
+	}
+	return own
+}

@@ -1,0 +1,98 @@
+package plugin
+
+import (
+	"fmt"
+	"slices"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/tapbridge/tapbridge/pkg/attach"
+	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/config"
+	"github.com/tapbridge/tapbridge/pkg/mac"
+	"github.com/tapbridge/tapbridge/pkg/port"
+)
+
+// result lists the attachment's interfaces behind those of an earlier plugin:
+// the bridge, the port, the guest's NIC. The tap in the pod is left out: Multus
+// would report it as a network of its own, and KubeVirt would then name the
+// pod's interfaces differently.
+func (r *request) result(site *attach.Site, c *config.Config, a port.Attachment) (*types100.Result, error) {
+	br, err := bridge.Find(site.Host(), a.Bridge) // again: its MAC may have followed its ports
+	if err != nil {
+		return nil, err
+	}
+	result := &types100.Result{}
+	if c.PrevResult != nil {
+		*result = *c.PrevResult
+	}
+	result.CNIVersion = types100.ImplementedSpecVersion
+	if !c.DNS.IsEmpty() {
+		result.DNS = c.DNS
+	}
+	result.Interfaces = append(slices.Clone(result.Interfaces),
+		&types100.Interface{Name: br.Name, Mac: br.MAC.String(), Mtu: br.MTU},
+		&types100.Interface{Name: a.PortName(), Mac: a.Guest.Derived().String(), Mtu: a.PortMTU},
+		&types100.Interface{Name: a.IfName, Mac: a.Guest.String(), Mtu: a.MTU, Sandbox: r.netNS})
+	return result, nil
+}
+
+// printResult answers in the version that was asked for.
+func (r *request) printResult(c *config.Config, result *types100.Result) error {
+	converted, err := result.GetAsVersion(c.CNIVersion)
+	if err != nil {
+		return fmt.Errorf("convert the result to version %s: %w", c.CNIVersion, err)
+	}
+	return r.print(converted)
+}
+
+// guestNIC is what an earlier result says about our interface.
+type guestNIC struct {
+	mac mac.Addr
+	mtu int // 0 before CNI 1.1.0
+}
+
+func (r *request) inPrevResult(c *config.Config) (guestNIC, error) {
+	if c.PrevResult == nil {
+		return guestNIC{}, fmt.Errorf(`%w: CHECK needs "prevResult"`, config.ErrInvalid)
+	}
+	for _, i := range c.PrevResult.Interfaces {
+		if i.Name != r.ifName || i.Sandbox != r.netNS {
+			continue
+		}
+		m, err := mac.Parse(i.Mac)
+		if err != nil {
+			return guestNIC{}, fmt.Errorf("%w: prevResult has interface %q: %w", config.ErrInvalid, i.Name, err)
+		}
+		return guestNIC{m, i.Mtu}, nil
+	}
+	return guestNIC{}, fmt.Errorf("%w: prevResult has no interface %q in sandbox %q", config.ErrInvalid, r.ifName, r.netNS)
+}
+
+// wanted is the port that ADD made, had it been asked today. Two things are not
+// for the configuration to say: a bridge whose MTU has been raised since does
+// not make its ports wrong, and a later plugin of the chain may have lowered the
+// pod interface's.
+func (r *request) wanted(site *attach.Site, c *config.Config, given guestNIC) (port.Port, error) {
+	br, err := findBridge(site, c)
+	if err != nil {
+		return port.Port{}, err
+	}
+	then, made, err := site.Recorded(r.id())
+	if err != nil {
+		return port.Port{}, err
+	}
+	if made {
+		br.MTU = then.PortMTU
+	}
+	c.MAC = given.mac
+	a, err := c.Plan(r.id(), br)
+	if err != nil {
+		return port.Port{}, err
+	}
+	want := a.Want()
+	if want.Pod != nil && given.mtu != 0 {
+		want.Pod.MTU = given.mtu
+	}
+	return want, nil
+}

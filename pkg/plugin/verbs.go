@@ -1,0 +1,195 @@
+package plugin
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/tapbridge/tapbridge/pkg/attach"
+	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/config"
+	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/tap"
+)
+
+// add makes the attachment and prints the result. What was made does not outlive
+// an error.
+func (r *request) add() error {
+	c, err := r.config.Parse(r.args)
+	if err != nil {
+		return err
+	}
+	site, err := r.openPod()
+	if err != nil {
+		return err
+	}
+	defer site.Close()
+	br, err := findBridge(site, c)
+	if err != nil {
+		return err
+	}
+	a, err := c.Plan(r.id(), br)
+	if err != nil {
+		return err
+	}
+	if err := site.Apply(a, br); err != nil {
+		return err
+	}
+	if err := r.complete(site, c, a); err != nil {
+		return errors.Join(err, site.Remove(a.ID))
+	}
+	return nil
+}
+
+// complete adds to a standing port what is not the port's: addresses, and the
+// answer to the caller.
+func (r *request) complete(site *attach.Site, c *config.Config, a port.Attachment) error {
+	result, err := r.result(site, c, a)
+	if err != nil {
+		return err
+	}
+	if c.IPAM != "" {
+		if err := r.ipamAdd(site, c, a, result); err != nil {
+			return err
+		}
+	}
+	if err := r.printResult(c, result); err != nil {
+		return errors.Join(err, r.ipamDel())
+	}
+	return nil
+}
+
+// del removes the attachment. It reads next to nothing of the configuration: by
+// now that may be another one, or reduced to name and type.
+func (r *request) del() error {
+	site, err := r.openForRemoval()
+	if err != nil {
+		return err
+	}
+	defer site.Close()
+	err = site.Remove(r.id())
+	ipamErr := r.ipamDel()
+	if r.config.Stripped && ipamErr != nil {
+		// The delegate's own keys are gone as well (Multus reduces the
+		// configuration of a cluster network so): no retry can succeed.
+		fmt.Fprintf(r.stderr, "tapbridge: DEL with a reduced configuration: addresses are left to the delegate's GC: %v\n", ipamErr)
+		ipamErr = nil
+	}
+	return errors.Join(err, ipamErr)
+}
+
+// check compares the port that this configuration and the earlier result ask for
+// with the one that is there.
+func (r *request) check() error {
+	c, err := r.config.Parse("") // CNI_ARGS come with ADD only
+	if err != nil {
+		return err
+	}
+	given, err := r.inPrevResult(c)
+	if err != nil {
+		return err
+	}
+	site, err := r.openPod()
+	if err != nil {
+		return err
+	}
+	defer site.Close()
+	want, err := r.wanted(site, c, given)
+	if err != nil {
+		return err
+	}
+	got, err := site.Observe(want)
+	if err != nil {
+		return err
+	}
+	return errors.Join(port.Diff(want, got), r.ipamCheck(site, c))
+}
+
+// gc removes the network's attachments that the runtime does not list.
+func (r *request) gc() error {
+	if err := r.config.CheckName(); err != nil {
+		return err
+	}
+	valid, known, err := r.config.Attachments()
+	if err != nil {
+		return err
+	}
+	if known {
+		err = removeOthers(r.config.Name, valid)
+	}
+	return errors.Join(err, r.ipamGC())
+}
+
+func removeOthers(network string, valid []port.ID) error {
+	site, err := attach.Open()
+	if err != nil {
+		return err
+	}
+	defer site.Close()
+	return site.RemoveOthers(network, valid)
+}
+
+// status says whether an ADD could work, and changes nothing.
+func (r *request) status() error {
+	c, err := r.config.Parse("")
+	if err != nil {
+		return err
+	}
+	site, err := attach.Open()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUnavailable, err)
+	}
+	defer site.Close()
+	if c.Mode != port.Veth {
+		if err := tap.Available(); err != nil {
+			return fmt.Errorf("%w: %w", errUnavailable, err)
+		}
+	}
+	br, err := findBridge(site, c)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUnavailable, err)
+	}
+	if br.Index != 0 && !br.Up {
+		return fmt.Errorf("%w: bridge %q is down: ip link set %s up", errLimited, br.Name, br.Name)
+	}
+	return r.ipamStatus()
+}
+
+// openPod opens both sides; the pod's namespace must be there.
+func (r *request) openPod() (*attach.Site, error) {
+	if err := r.checkNetNS(); err != nil {
+		return nil, err
+	}
+	site, err := attach.OpenPod(r.netNS)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", errEnvironment, netNS, err)
+	}
+	return site, nil
+}
+
+// openForRemoval does without the pod's namespace when it is gone.
+func (r *request) openForRemoval() (*attach.Site, error) {
+	if r.netNS == "" {
+		return attach.Open()
+	}
+	site, err := attach.OpenPod(r.netNS)
+	if err == nil {
+		return site, nil
+	}
+	if _, statErr := os.Stat(r.netNS); statErr == nil {
+		fmt.Fprintf(r.stderr, "tapbridge: DEL goes on without the pod's side: %s: %v\n", netNS, err)
+	}
+	return attach.Open()
+}
+
+// findBridge reads the bridge, or plans the one that will be made.
+func findBridge(site *attach.Site, c *config.Config) (bridge.Bridge, error) {
+	br, err := bridge.Find(site.Host(), c.Bridge)
+	if errors.Is(err, bridge.ErrNotFound) {
+		if c.CreateBridge {
+			return c.NewBridge(), nil
+		}
+		err = fmt.Errorf(`%w: create it, or set "createBridge": true`, err)
+	}
+	return br, err
+}

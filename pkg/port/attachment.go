@@ -1,0 +1,111 @@
+// Package port is about one thing: the port that an attachment should have on
+// its bridge, and how it differs from the one that is there. It touches no
+// kernel; package attach does.
+package port
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
+
+	"github.com/tapbridge/tapbridge/pkg/mac"
+	"github.com/tapbridge/tapbridge/pkg/tap"
+)
+
+// Mode is what stands between the bridge port and the VMM.
+type Mode string
+
+// The modes.
+const (
+	Tap     Mode = "tap"      // veth pair, and a tap in the pod that it is redirected to
+	Veth    Mode = "veth"     // veth pair alone
+	HostTap Mode = "host-tap" // the tap is the port
+)
+
+// Modes lists all of them.
+var Modes = []Mode{Tap, Veth, HostTap}
+
+// Table is how the guest's MAC address gets into the bridge's forwarding
+// database.
+type Table string
+
+// The tables. All but Kernel are libvirt's macTableManager "libvirt".
+const (
+	Kernel  Table = "kernel"  // the bridge learns and floods
+	Sticky  Table = "sticky"  // an entry that no frame on another port can move
+	Static  Table = "static"  // libvirt's own: a frame on a learning port moves it for good
+	Roaming Table = "roaming" // an entry that moves with the guest, and comes back
+)
+
+// ID identifies an attachment, as in the CNI specification.
+type ID struct {
+	ContainerID string
+	IfName      string
+}
+
+// longestID is the longest container id that goes into names and records as it
+// is; longer ones are hashed.
+const longestID = 64
+
+// Recorded is the id as names and records carry it: with a container id of
+// bounded length. An id that has
+// been through this before stays as it is.
+func (id ID) Recorded() ID {
+	if len(id.ContainerID) > longestID {
+		id.ContainerID = digest(id.ContainerID)
+	}
+	return id
+}
+
+// key is the identity as 12 hex digits.
+func (id ID) key() string {
+	id = id.Recorded()
+	sum := sha256.Sum256([]byte(id.ContainerID + "\x00" + id.IfName))
+	return hex.EncodeToString(sum[:6])
+}
+
+// PortName is the name of the bridge port, the same on every call.
+func (id ID) PortName() string { return "tb" + id.key() }
+
+// Group is the link group of every device of the attachment: made from the last
+// eight digits of the port's name, so that devices can be told to belong together
+// without reading their alias.
+func (id ID) Group() uint32 {
+	n, err := strconv.ParseUint(id.key()[4:], 16, 32)
+	if err != nil {
+		panic("port: key is not hexadecimal: " + err.Error())
+	}
+	return uint32(n)>>2 | 1<<30 // far from the small numbers that people use, and not negative to iproute2
+}
+
+// TapName is the name of the tap in the pod.
+func (id ID) TapName() string { return tap.Name(id.IfName) }
+
+// Attachment is all that was decided about one guest NIC. Every device that is
+// made for it carries it as a record (see Record), so the whole wanted port can
+// be had back from the kernel alone.
+type Attachment struct {
+	ID
+	Network string
+	Bridge  string
+	Mode    Mode
+	Table   Table
+	Guest   mac.Addr
+	MTU     int // of the guest, in bytes
+	PortMTU int // of the bridge port: the bridge's when it joined, in bytes
+	Options
+	Access tap.Access // Anyone, Anyone in mode veth
+}
+
+// Options are the port flags that a user chooses.
+type Options struct {
+	Isolated bool // portIsolation
+	Hairpin  bool // hairpinMode
+	Locked   bool // macspoofchk
+}
+
+// digest stands in for a name that is too long; "#" begins no valid CNI name.
+func digest(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return "#" + hex.EncodeToString(sum[:12])
+}

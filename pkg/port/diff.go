@@ -1,0 +1,144 @@
+package port
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/fdb"
+	"github.com/tapbridge/tapbridge/pkg/redirect"
+	"github.com/tapbridge/tapbridge/pkg/tap"
+)
+
+// ErrDrift says that a port is not as it should be.
+var ErrDrift = errors.New("the port is not as it should be")
+
+// Drift lists every difference between a wanted port and the one that is there.
+type Drift struct {
+	Port        string
+	Differences []string
+}
+
+func (d *Drift) Error() string {
+	return fmt.Sprintf("port %s: %s", d.Port, strings.Join(d.Differences, "; "))
+}
+
+// Is makes errors.Is(err, ErrDrift) hold.
+func (d *Drift) Is(target error) bool { return target == ErrDrift }
+
+// Diff compares all of want with what was observed; nil when they agree,
+// otherwise a *Drift.
+func Diff(want, got Port) error {
+	d := &Drift{Port: want.Name}
+	d.device("port", want.End, got.End)
+	if want.End != nil && got.End != nil {
+		d.membership(want.Bridge, got.Bridge)
+		d.entry(want.FDB, got.FDB)
+	}
+	d.device("pod interface", want.Pod, got.Pod)
+	d.device("tap", want.Tap, got.Tap)
+	d.access(want.Access, got.Access)
+	d.redirect(want.Redirect, got.Redirect)
+	if len(d.Differences) == 0 {
+		return nil
+	}
+	return d
+}
+
+// compare notes a difference in one value; what names it for the reader.
+func compare[T comparable](d *Drift, what string, want, got T) {
+	if want != got {
+		d.add("%s is %v, want %v", what, word(got), word(want))
+	}
+}
+
+func word(v any) any {
+	switch v {
+	case true:
+		return "on"
+	case false:
+		return "off"
+	case "":
+		return "none"
+	}
+	return v
+}
+
+func (d *Drift) add(format string, args ...any) {
+	d.Differences = append(d.Differences, fmt.Sprintf(format, args...))
+}
+
+// both reports whether a part can be compared, and notes when it is on one side
+// only.
+func both[T any](d *Drift, what string, want, got *T) bool {
+	switch {
+	case want != nil && got == nil:
+		d.add("%s is missing", what)
+	case want == nil && got != nil:
+		d.add("%s is there, want none", what)
+	}
+	return want != nil && got != nil
+}
+
+func (d *Drift) device(role string, want, got *Device) {
+	what := role
+	if want != nil {
+		what = fmt.Sprintf("%s %q", role, want.Name)
+	}
+	if !both(d, what, want, got) {
+		return
+	}
+	compare(d, what+": name", want.Name, got.Name)
+	compare(d, what+": kind", want.Kind, got.Kind)
+	compare(d, what+": MAC", want.MAC, got.MAC)
+	compare(d, what+": MTU", want.MTU, got.MTU)
+	compare(d, what+": up", want.Up, got.Up)
+	compare(d, what+": IPv6 disabled", want.Muted, got.Muted)
+	compare(d, what+": alias", want.Record, got.Record)
+}
+
+func (d *Drift) membership(want, got bridge.Port) {
+	compare(d, "bridge", want.Bridge, got.Bridge)
+	if want.Bridge != got.Bridge {
+		return // another bridge's flags tell nothing
+	}
+	compare(d, "learning", want.Learning, got.Learning)
+	compare(d, "unicast flood", want.UnicastFlood, got.UnicastFlood)
+	compare(d, "multicast flood", want.MulticastFlood, got.MulticastFlood)
+	compare(d, "broadcast flood", want.BroadcastFlood, got.BroadcastFlood)
+	compare(d, "isolated", want.Isolated, got.Isolated)
+	compare(d, "hairpin", want.Hairpin, got.Hairpin)
+	compare(d, "locked", want.Locked, got.Locked)
+}
+
+func (d *Drift) entry(want, got *fdb.Entry) {
+	what := "FDB entry"
+	if want != nil {
+		what = fmt.Sprintf("FDB entry %s", want.MAC)
+	}
+	if !both(d, what, want, got) {
+		return
+	}
+	compare(d, what+": MAC", want.MAC, got.MAC)
+	compare(d, what+": port", want.Port, got.Port)
+	compare(d, what+": state", want.State, got.State)
+	compare(d, what+": sticky", want.Sticky, got.Sticky)
+}
+
+func (d *Drift) access(want, got *tap.Access) {
+	if want == nil || got == nil { // a missing tap has been noted
+		return
+	}
+	compare(d, "tap owner", want.Owner, got.Owner)
+	compare(d, "tap group", want.Group, got.Group)
+	compare(d, "tap multi-queue", want.MultiQueue, got.MultiQueue)
+}
+
+func (d *Drift) redirect(want, got *redirect.Pair) {
+	if want == nil || got == nil { // a missing end has been noted
+		return
+	}
+	compare(d, "redirect from tap to pod interface", want.Out, got.Out)
+	compare(d, "redirect from pod interface to tap", want.In, got.In)
+}

@@ -1,0 +1,82 @@
+package port
+
+import (
+	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/fdb"
+	"github.com/tapbridge/tapbridge/pkg/mac"
+	"github.com/tapbridge/tapbridge/pkg/redirect"
+	"github.com/tapbridge/tapbridge/pkg/tap"
+)
+
+// Device is one device of an attachment.
+type Device struct {
+	Name   string
+	Kind   string // of link
+	MAC    mac.Addr
+	MTU    int // bytes
+	Up     bool
+	Muted  bool   // the kernel sends nothing of its own through it
+	Record string // its ifalias
+}
+
+// Port is the port of one attachment, as it should be or as it is: one type for
+// both, so that Diff can compare whatever we can want. A nil part is one that
+// the mode does not have, or that is missing.
+type Port struct {
+	Name     string         // of the device that is the bridge port
+	End      *Device        // that device: a veth end, or the tap in mode host-tap
+	Bridge   bridge.Port    // its membership
+	FDB      *fdb.Entry     // of the guest's MAC address; nil with Kernel
+	Pod      *Device        // CNI_IFNAME
+	Tap      *Device        // the tap in the pod
+	Access   *tap.Access    // who may open the tap, wherever it is
+	Redirect *redirect.Pair // between Pod and Tap
+}
+
+// Want works out the whole port from what was decided: every name, address and
+// flag. Nothing after this chooses.
+func (a Attachment) Want() Port {
+	p := Port{Name: a.PortName(), Bridge: a.membership(), FDB: a.entry()}
+	p.End = &Device{Name: p.Name, Kind: a.portKind(), MAC: a.Guest.Derived(), MTU: a.PortMTU, Up: true, Muted: true, Record: a.Record()}
+	if a.Mode != HostTap {
+		p.Pod = &Device{Name: a.IfName, Kind: redirect.Kind, MAC: a.Guest, MTU: a.MTU, Up: true, Muted: a.Mode == Tap, Record: a.Record()}
+	}
+	if a.Mode == Tap {
+		p.Tap = &Device{Name: a.TapName(), Kind: tap.Kind, MAC: a.Guest.Derived(), MTU: a.MTU, Up: true, Muted: true, Record: a.Record()}
+		p.Redirect = &redirect.Pair{Out: true, In: true}
+	}
+	if a.Mode != Veth {
+		access := a.Access
+		p.Access = &access
+	}
+	return p
+}
+
+func (a Attachment) portKind() string {
+	if a.Mode == HostTap {
+		return tap.Kind
+	}
+	return redirect.Kind
+}
+
+func (a Attachment) membership() bridge.Port {
+	return bridge.Port{
+		Bridge:         a.Bridge,
+		Learning:       a.Table == Kernel || a.Table == Roaming,
+		UnicastFlood:   a.Table == Kernel,
+		MulticastFlood: true,
+		BroadcastFlood: true,
+		Isolated:       a.Isolated,
+		Hairpin:        a.Hairpin,
+		Locked:         a.Locked,
+	}
+}
+
+// entry is never a local one: the bridge would keep the guest's frames to
+// itself.
+func (a Attachment) entry() *fdb.Entry {
+	if a.Table == Kernel {
+		return nil
+	}
+	return &fdb.Entry{MAC: a.Guest, Port: a.PortName(), State: fdb.Static, Sticky: a.Table == Sticky}
+}

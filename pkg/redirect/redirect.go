@@ -1,0 +1,83 @@
+package redirect
+
+import (
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/tapbridge/tapbridge/internal/rtnl"
+)
+
+// Pair is the state of the redirect between tap and pod interface, wanted or
+// seen.
+type Pair struct {
+	Out bool // what the guest sends into the tap leaves by the pod interface
+	In  bool // what arrives at the pod interface goes to the tap
+}
+
+// Both is what a working attachment has.
+var Both = Pair{Out: true, In: true}
+
+// ingress is the hook at which a device hands over what it has received.
+var ingress = netlink.MakeHandle(0xffff, 0)
+
+// Connect makes the devices at the two indexes pass every frame on to each
+// other.
+func Connect(c *rtnl.Conn, tap, inner int) error {
+	if err := pass(c, tap, inner); err != nil {
+		return fmt.Errorf("redirect from the tap: %w", err)
+	}
+	if err := pass(c, inner, tap); err != nil {
+		return fmt.Errorf("redirect to the tap: %w", err)
+	}
+	return nil
+}
+
+// pass sends what comes in at one device out at the other: u32 with a match that
+// is always true, because cls_matchall is not in every kernel.
+func pass(c *rtnl.Conn, from, to int) error {
+	qdisc := &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: from, Handle: ingress, Parent: netlink.HANDLE_INGRESS}}
+	if err := c.QdiscAdd(qdisc); err != nil {
+		return fmt.Errorf("add ingress qdisc: %w", err)
+	}
+	filter := &netlink.U32{
+		FilterAttrs: netlink.FilterAttrs{LinkIndex: from, Parent: ingress, Priority: 1, Protocol: unix.ETH_P_ALL},
+		Actions:     []netlink.Action{netlink.NewMirredAction(to)},
+	}
+	if err := c.FilterAdd(filter); err != nil {
+		return fmt.Errorf("add filter: %w", err)
+	}
+	return nil
+}
+
+// Observe reads the redirect between the devices at the two indexes.
+func Observe(c *rtnl.Conn, tap, inner int) (Pair, error) {
+	out, err := passes(c, tap, inner)
+	if err != nil {
+		return Pair{}, err
+	}
+	in, err := passes(c, inner, tap)
+	return Pair{Out: out, In: in}, err
+}
+
+func passes(c *rtnl.Conn, from, to int) (bool, error) {
+	filters, err := c.FilterList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: from}}, ingress)
+	if err != nil {
+		return false, fmt.Errorf("list the filters of link %d: %w", from, err)
+	}
+	for _, f := range filters {
+		if u32, ok := f.(*netlink.U32); ok && redirects(u32.Actions, to) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func redirects(actions []netlink.Action, to int) bool {
+	if len(actions) != 1 {
+		return false
+	}
+	m, ok := actions[0].(*netlink.MirredAction)
+	return ok && m.MirredAction == netlink.TCA_EGRESS_REDIR && m.Ifindex == to
+}
