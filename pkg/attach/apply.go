@@ -25,8 +25,7 @@ func (s *Site) Apply(a port.Attachment, br bridge.Bridge) error {
 		return err
 	}
 	defer unlock()
-	w := &work{Site: s, a: a, want: a.Want(), br: br}
-	return run(w.steps())
+	return run(newWork(s, a, br).steps())
 }
 
 // work is one Apply under way.
@@ -37,6 +36,10 @@ type work struct {
 	br   bridge.Bridge
 
 	port, inner, tap int // indexes, as they become known
+}
+
+func newWork(s *Site, a port.Attachment, br bridge.Bridge) *work {
+	return &work{Site: s, a: a, want: a.Want(), br: br}
 }
 
 // step is one change, and what takes it back. A step that fails has taken back

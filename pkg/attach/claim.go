@@ -77,13 +77,15 @@ func (w *work) conflict(l rtnl.Link) error {
 	if err != nil {
 		return nil
 	}
-	owner := fmt.Sprintf("port %q on bridge %q holds it for container %s, interface %q, network %q",
-		l.Name, w.br.Name, other.ContainerID, other.IfName, other.Network)
-	switch other.Guest {
-	case w.a.Guest:
-		return fmt.Errorf("guest MAC %s: %s: %w", w.a.Guest, owner, ErrTaken)
-	case w.a.Guest.Derived():
-		return fmt.Errorf("MAC %s, which the port of guest %s would get: %s as its guest's: %w", other.Guest, w.a.Guest, owner, ErrTaken)
+	owner := fmt.Sprintf("container %s, interface %q, network %q (port %q on bridge %q)",
+		other.ContainerID, other.IfName, other.Network, l.Name, w.br.Name)
+	switch guest := w.a.Guest; {
+	case other.Guest == guest:
+		return fmt.Errorf("guest MAC %s belongs to %s: %w", guest, owner, ErrTaken)
+	case other.Guest.Derived() == guest:
+		return fmt.Errorf("guest MAC %s is that of the port of %s: %w", guest, owner, ErrTaken)
+	case other.Guest == guest.Derived():
+		return fmt.Errorf("the port of guest MAC %s would get %s, the guest MAC of %s: %w", guest, other.Guest, owner, ErrTaken)
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func lock(bridge string) (unlock func() error, err error) {
 // different ones; two that share one by chance only wait for each other.
 func offset(bridge string) (int64, error) {
 	var ns unix.Stat_t
-	if err := unix.Stat("/proc/self/ns/net", &ns); err != nil {
+	if err := unix.Stat("/proc/thread-self/ns/net", &ns); err != nil {
 		return 0, fmt.Errorf("stat the network namespace: %w", err)
 	}
 	h := fnv.New64a()

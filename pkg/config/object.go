@@ -2,10 +2,12 @@ package config
 
 import (
 	"bytes"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 )
 
@@ -83,22 +85,24 @@ func reason(err error) string {
 	if t.Field != "" {
 		where = fmt.Sprintf("%q: ", t.Field)
 	}
-	return fmt.Sprintf("%swant %s", where, jsonType(t.Type.Kind().String()))
+	return fmt.Sprintf("%swant %s", where, jsonType(t.Type))
 }
 
-func jsonType(kind string) string {
-	switch {
-	case kind == "bool":
+func jsonType(t reflect.Type) string {
+	switch kind := t.Kind(); {
+	case kind == reflect.Bool:
 		return "true or false"
-	case kind == "string":
+	case kind == reflect.String || t.Implements(textual):
 		return "a string"
-	case kind == "slice" || kind == "array":
+	case kind == reflect.Slice:
 		return "a list"
-	case strings.HasPrefix(kind, "int") || strings.HasPrefix(kind, "uint"):
+	case kind >= reflect.Int && kind <= reflect.Uint64:
 		return "a whole number"
 	}
 	return "an object"
 }
+
+var textual = reflect.TypeFor[encoding.TextUnmarshaler]()
 
 // longestValue bounds what an error repeats of the input, in bytes.
 const longestValue = 100

@@ -85,7 +85,7 @@ func (e environment) checkNetNS() error {
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", errEnvironment, netNS, err)
 	}
-	own, err := os.Stat("/proc/self/ns/net")
+	own, err := os.Stat("/proc/thread-self/ns/net")
 	if err != nil {
 		return err
 	}

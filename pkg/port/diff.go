@@ -38,12 +38,24 @@ func Diff(want, got Port) error {
 	}
 	d.device("pod interface", want.Pod, got.Pod)
 	d.device("tap", want.Tap, got.Tap)
-	d.access(want.Access, got.Access)
-	d.redirect(want.Redirect, got.Redirect)
+	if tapThere(want, got) {
+		d.access(want.Access, got.Access)
+	}
+	if got.Tap != nil && got.Pod != nil {
+		d.redirect(want.Redirect, got.Redirect)
+	}
 	if len(d.Differences) == 0 {
 		return nil
 	}
 	return d
+}
+
+// tapThere reports whether the device is there that should be the tap.
+func tapThere(want, got Port) bool {
+	if want.Tap != nil {
+		return got.Tap != nil
+	}
+	return got.End != nil
 }
 
 // compare notes a difference in one value; what names it for the reader.
@@ -127,7 +139,7 @@ func (d *Drift) entry(want, got *fdb.Entry) {
 }
 
 func (d *Drift) access(want, got *tap.Access) {
-	if want == nil || got == nil { // a missing tap has been noted
+	if !both(d, "persistent tap", want, got) {
 		return
 	}
 	compare(d, "tap owner", want.Owner, got.Owner)
@@ -136,7 +148,7 @@ func (d *Drift) access(want, got *tap.Access) {
 }
 
 func (d *Drift) redirect(want, got *redirect.Pair) {
-	if want == nil || got == nil { // a missing end has been noted
+	if !both(d, "redirect", want, got) {
 		return
 	}
 	compare(d, "redirect from tap to pod interface", want.Out, got.Out)

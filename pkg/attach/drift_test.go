@@ -1,0 +1,170 @@
+package attach
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tapbridge/tapbridge/internal/nstest"
+	"github.com/tapbridge/tapbridge/pkg/port"
+)
+
+// disturbance changes one thing behind tapbridge's back.
+type disturbance struct {
+	says    string // what the comparison must say
+	in      func(*node) *nstest.NS
+	command string // PORT, POD, TAP stand for the names
+	modes   []port.Mode
+}
+
+func inHost(n *node) *nstest.NS { return n.host }
+func inPod(n *node) *nstest.NS  { return n.pod }
+
+var (
+	anyMode   = port.Modes
+	podModes  = []port.Mode{port.Tap, port.Veth}
+	tapOnly   = []port.Mode{port.Tap}
+	hostTapIt = []port.Mode{port.HostTap}
+)
+
+var disturbances = []disturbance{
+	{`port "PORT" is missing`, inHost, "ip link del PORT", anyMode},
+	{`port "PORT" is missing`, inHost, "ip link set PORT down name other", anyMode},
+	{`bridge is br9, want br0`, inHost, "ip link add br9 type bridge; ip link set PORT master br9", anyMode},
+	{`bridge is none, want br0`, inHost, "ip link set PORT nomaster", anyMode},
+	{`port "PORT": up is off, want on`, inHost, "ip link set PORT down", anyMode},
+	{`port "PORT": MAC is 02:00:00:00:00:99, want fe:54:00:12:34:56`, inHost, "ip link set PORT address 02:00:00:00:00:99", anyMode},
+	{`port "PORT": MTU is 1300, want 1500`, inHost, "ip link set PORT mtu 1300", anyMode},
+	{`port "PORT": alias is mine`, inHost, "ip link set PORT alias mine", anyMode},
+	{`learning is on, want off`, inHost, "bridge link set dev PORT learning on", anyMode},
+	{`unicast flood is on, want off`, inHost, "bridge link set dev PORT flood on", anyMode},
+	{`multicast flood is off, want on`, inHost, "bridge link set dev PORT mcast_flood off", anyMode},
+	{`broadcast flood is off, want on`, inHost, "bridge link set dev PORT bcast_flood off", anyMode},
+	{`isolated is off, want on`, inHost, "bridge link set dev PORT isolated off", anyMode},
+	{`hairpin is off, want on`, inHost, "bridge link set dev PORT hairpin off", anyMode},
+	{`locked is off, want on`, inHost, "bridge link set dev PORT locked off", anyMode},
+	{`FDB entry 52:54:00:12:34:56 is missing`, inHost, "bridge fdb del 52:54:00:12:34:56 dev PORT master", anyMode},
+	{`FDB entry 52:54:00:12:34:56: sticky is off, want on`, inHost, "bridge fdb replace 52:54:00:12:34:56 dev PORT master static", anyMode},
+	{`FDB entry 52:54:00:12:34:56: state is learned, want static`, inHost, "bridge link set dev PORT learning on; bridge fdb replace 52:54:00:12:34:56 dev PORT master dynamic", podModes},
+	{`FDB entry 52:54:00:12:34:56: port is up0, want PORT`, inHost, "bridge fdb replace 52:54:00:12:34:56 dev up0 master static sticky", anyMode},
+	{`pod interface "POD" is missing`, inPod, "ip link del POD", podModes},
+	{`pod interface "POD": up is off, want on`, inPod, "ip link set POD down", podModes},
+	{`pod interface "POD": MAC is 02:00:00:00:00:99, want 52:54:00:12:34:56`, inPod, "ip link set POD address 02:00:00:00:00:99", podModes},
+	{`pod interface "POD": MTU is 1300, want 1400`, inPod, "ip link set POD mtu 1300", podModes},
+	{`pod interface "POD": IPv6 disabled is off, want on`, inPod, "sysctl -qw net.ipv6.conf.POD.disable_ipv6=0", tapOnly},
+	{`redirect from pod interface to tap is off, want on`, inPod, "tc qdisc del dev POD ingress", tapOnly},
+	{`redirect from tap to pod interface is off, want on`, inPod, "tc filter del dev TAP ingress", tapOnly},
+	{`tap "TAP" is missing`, inPod, "ip link del TAP", tapOnly},
+	{`tap "TAP" is missing`, inPod, "ip link set TAP down name other", tapOnly},
+	{`tap "TAP": up is off, want on`, inPod, "ip link set TAP down", tapOnly},
+	{`tap "TAP": MAC is 02:00:00:00:00:99, want fe:54:00:12:34:56`, inPod, "ip link set TAP address 02:00:00:00:00:99", tapOnly},
+	{`tap "TAP": MTU is 1300, want 1400`, inPod, "ip link set TAP mtu 1300", tapOnly},
+	{`tap owner is 1, want 107`, inPod, "ip link del TAP; ip tuntap add dev TAP mode tap user 1 group 108 multi_queue", tapOnly},
+	{`tap group is 1, want 108`, inPod, "ip link del TAP; ip tuntap add dev TAP mode tap user 107 group 1 multi_queue", tapOnly},
+	{`tap multi-queue is off, want on`, inHost, "ip link del PORT; ip tuntap add dev PORT mode tap user 107 group 108; ip link set PORT master br0", hostTapIt},
+	{`port "PORT": kind is veth, want tun`, inHost, "ip link del PORT; ip link add PORT type veth peer name x1", hostTapIt},
+}
+
+// Each of the ways in which a port can be spoilt is named, and none is seen
+// where there is none.
+func TestEachDriftIsNamed(t *testing.T) {
+	eachMode(t, func(n *node, a port.Attachment) {
+		for _, d := range disturbances {
+			if !slices.Contains(d.modes, a.Mode) {
+				continue
+			}
+			n.mustApply(a)
+			n.disturb(d, a)
+			want := named(d.says, a)
+			if err := n.drift(a); err == nil || !strings.Contains(err.Error(), want) {
+				n.Errorf("%s: drift %v, want %s", d.command, err, want)
+			}
+			n.tidy(a)
+		}
+	})
+}
+
+// Drifts do not hide each other.
+func TestAllDriftsAtOnce(t *testing.T) {
+	eachMode(t, func(n *node, a port.Attachment) {
+		n.mustApply(a)
+		all := disturbance{in: inHost, command: "bridge link set dev PORT learning on flood on mcast_flood off bcast_flood off isolated off hairpin off locked off; " +
+			"bridge fdb del 52:54:00:12:34:56 dev PORT master; ip link set PORT alias mine; ip link set PORT down mtu 1300 address 02:00:00:00:00:99"}
+		n.disturb(all, a)
+		drift, ok := n.drift(a).(*port.Drift)
+		if !ok {
+			n.Fatalf("drift %v", drift)
+		}
+		want := named(`port "PORT": MAC is 02:00:00:00:00:99, want fe:54:00:12:34:56
+port "PORT": MTU is 1300, want 1500
+port "PORT": up is off, want on
+port "PORT": alias is mine, want `+a.Record()+`
+learning is on, want off
+unicast flood is on, want off
+multicast flood is off, want on
+broadcast flood is off, want on
+isolated is off, want on
+hairpin is off, want on
+locked is off, want on
+FDB entry 52:54:00:12:34:56 is missing`, a)
+		if got := strings.Join(drift.Differences, "\n"); got != want {
+			n.Errorf("differences:\n%s\nwant:\n%s", got, want)
+		}
+	})
+}
+
+// Looking changes nothing, on a port that is right and on one that is not.
+func TestObserveIsSilent(t *testing.T) {
+	eachMode(t, func(n *node, a port.Attachment) {
+		n.mustApply(a)
+		host, pod := nstest.Monitor(n.T, n.host), nstest.Monitor(n.T, n.pod)
+		if err := n.drift(a); err != nil {
+			n.Error(err)
+		}
+		if events := append(host.Events(), pod.Events()...); len(events) > 0 {
+			n.Errorf("Observe made changes: %q", events)
+		}
+	})
+}
+
+func (n *node) disturb(d disturbance, a port.Attachment) {
+	n.Helper()
+	for command := range strings.SplitSeq(named(d.command, a), "; ") {
+		words := strings.Fields(command)
+		if words[0] == "sysctl" {
+			n.sysctl(d.in(n), words[2])
+			continue
+		}
+		d.in(n).Run(n.T, words[0], words[1:]...)
+	}
+}
+
+func (n *node) sysctl(ns *nstest.NS, setting string) {
+	n.Helper()
+	key, value, _ := strings.Cut(setting, "=")
+	var err error
+	ns.Do(func() { err = os.WriteFile("/proc/sys/"+strings.ReplaceAll(key, ".", "/"), []byte(value), 0) })
+	if err != nil {
+		n.Fatal(err)
+	}
+}
+
+// tidy takes away whatever a disturbance has made of the attachment.
+func (n *node) tidy(a port.Attachment) {
+	n.Helper()
+	if err := n.remove(a.ID); err != nil {
+		n.Fatal(err)
+	}
+	for _, name := range []string{a.PortName(), "other", "br9"} {
+		_, _ = n.host.Command("ip", "link", "del", name).CombinedOutput()
+	}
+	for _, name := range []string{a.TapName(), a.IfName, "other"} {
+		_, _ = n.pod.Command("ip", "link", "del", name).CombinedOutput()
+	}
+	_, _ = n.host.Command("bridge", "fdb", "del", a.Guest.String(), "dev", "up0", "master").CombinedOutput()
+}
+
+func named(text string, a port.Attachment) string {
+	return strings.NewReplacer("PORT", a.PortName(), "POD", a.IfName, "TAP", a.TapName()).Replace(text)
+}

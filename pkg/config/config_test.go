@@ -1,0 +1,260 @@
+package config_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/config"
+	"github.com/tapbridge/tapbridge/pkg/mac"
+	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/tap"
+)
+
+const head = `{"cniVersion":"1.1.0","name":"vms","type":"tapbridge"`
+
+func parse(members, args string) (*config.Config, error) {
+	h, err := config.ParseHeader([]byte(head + members + "}"))
+	if err != nil {
+		return nil, err
+	}
+	return h.Parse(args)
+}
+
+func plan(t *testing.T, members string, br bridge.Bridge) port.Attachment {
+	t.Helper()
+	c, err := parse(members, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := c.Plan(port.ID{ContainerID: "c1", IfName: "net1"}, br)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func TestDefaults(t *testing.T) {
+	want := port.Attachment{
+		ID:      port.ID{ContainerID: "c1", IfName: "net1"},
+		Network: "vms", Bridge: "br0", Mode: port.Tap, Table: port.Kernel,
+		Guest: mac.Stable("c1", "net1"), MTU: 9000, PortMTU: 9000,
+		Access: tap.Access{Owner: 107, Group: 107},
+	}
+	got := plan(t, `,"bridge":"br0"`, bridge.Bridge{Name: "br0", MTU: 9000})
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestEveryKey(t *testing.T) {
+	want := port.Attachment{
+		ID:      port.ID{ContainerID: "c1", IfName: "net1"},
+		Network: "vms", Bridge: "br0", Mode: port.HostTap, Table: port.Static,
+		Guest: mac.Addr{2, 0, 0, 0, 0, 1}, MTU: 1400, PortMTU: 1500,
+		Options: port.Options{Isolated: true, Hairpin: true, Locked: true},
+		Access:  tap.Access{Owner: 0, Group: tap.Anyone, MultiQueue: true},
+	}
+	got := plan(t, `,"bridge":"br0","mode":"host-tap","macTableManager":"libvirt","fdb":"static","mac":"02:00:00:00:00:01","mtu":1400,
+		"multiQueue":true,"owner":0,"group":-1,"macspoofchk":true,"portIsolation":true,"hairpinMode":true`, bridge.Bridge{Name: "br0", MTU: 1500})
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestWhatOthersPutInPasses(t *testing.T) {
+	for _, members := range []string{
+		`"capabilities":{"mac":true}`, `"runtimeConfig":{"portMappings":[{}],"ips":["10.0.0.1/24"],"dns":{}}`, `"args":"anything"`, `"args":{"cni":7}`,
+		`"prevResult":null`, `"dns":{"nameservers":["10.0.0.1"]}`, `"ipam":{}`, `"ipam":null`, `"cni.dev/valid-attachments":[]`, `"disableCheck":true`,
+		`"disableGC":true`, `"deviceID":"0000:00:00.0"`, `"pciBusID":"x"`, `"resourceName":"y"`, `"ipMasq":false`, `"isGateway":false`, `"vlan":null`, `"mtu":null`,
+	} {
+		if _, err := parse(`,"bridge":"br0",`+members, ""); err != nil {
+			t.Errorf("%s: %v", members, err)
+		}
+	}
+}
+
+func TestBadInputIsRefusedByName(t *testing.T) {
+	for _, c := range []struct {
+		members string
+		kind    error
+		says    []string // the key and its value, and whatever else must be said
+	}{
+		{`"brigde":"br0"`, config.ErrUnsupported, []string{`"brigde"`, `"br0"`}},
+		{`"bridge":"br0","macTablemanager":"libvirt"`, config.ErrUnsupported, []string{`"macTablemanager"`, `"libvirt"`, `did you mean "macTableManager"`}},
+		{`"bridge":"br0","bridge":"br1"`, config.ErrInvalid, []string{`"bridge"`, "twice"}},
+		{`"bridge":7`, config.ErrInvalid, []string{`"bridge"`, "7", "a string"}},
+		{`"bridge":""`, config.ErrInvalid, []string{`"bridge"`, "missing"}},
+		{`"mode":"tap"`, config.ErrInvalid, []string{`"bridge"`, "missing"}},
+		{`"bridge":"a/b"`, config.ErrInvalid, []string{`"bridge"`, `"a/b"`}},
+		{`"bridge":"br%d"`, config.ErrInvalid, []string{`"bridge"`, `"br%d"`}},
+		{`"bridge":"br0","mode":"macvtap"`, config.ErrInvalid, []string{`"mode"`, `"macvtap"`, `"host-tap"`}},
+		{`"bridge":"br0","mtu":"1500"`, config.ErrInvalid, []string{`"mtu"`, `"1500"`, "a whole number"}},
+		{`"bridge":"br0","mtu":1500.5`, config.ErrInvalid, []string{`"mtu"`, "1500.5"}},
+		{`"bridge":"br0","mtu":67`, config.ErrInvalid, []string{`"mtu"`, "67", "68"}},
+		{`"bridge":"br0","mtu":0`, config.ErrInvalid, []string{`"mtu"`, "0", "68"}},
+		{`"bridge":"br0","mtu":-1`, config.ErrInvalid, []string{`"mtu"`, "-1"}},
+		{`"bridge":"br0","createBridge":"yes"`, config.ErrInvalid, []string{`"createBridge"`, `"yes"`, "true or false"}},
+		{`"bridge":"br0","owner":-2`, config.ErrInvalid, []string{`"owner"`, "-2"}},
+		{`"bridge":"br0","group":4294967295`, config.ErrInvalid, []string{`"group"`, "4294967295"}},
+		{`"bridge":"br0","owner":-1,"group":-1`, config.ErrInvalid, []string{`"owner"`, "-1", "everybody"}},
+		{`"bridge":"br0","mode":"veth","owner":1`, config.ErrInvalid, []string{`"owner"`, "1", `"veth"`}},
+		{`"bridge":"br0","mode":"veth","multiQueue":true`, config.ErrInvalid, []string{`"multiQueue"`, "true", `"veth"`}},
+		{`"bridge":"br0","macTableManager":"Libvirt"`, config.ErrInvalid, []string{`"macTableManager"`, `"Libvirt"`, `"kernel"`}},
+		{`"bridge":"br0","fdb":"sticky"`, config.ErrInvalid, []string{`"fdb"`, `"sticky"`, `"macTableManager"`}},
+		{`"bridge":"br0","macTableManager":"libvirt","fdb":"permanent"`, config.ErrInvalid, []string{`"fdb"`, `"permanent"`, `"roaming"`}},
+		{`"bridge":"br0","macTableManager":"libvirt","fdb":"follow"`, config.ErrUnsupported, []string{`"fdb"`, `"follow"`, "not supported yet"}},
+		{`"bridge":"br0","macspoofchk":true`, config.ErrInvalid, []string{`"macspoofchk"`, "true", `"macTableManager"`}},
+		{`"bridge":"br0","macspoofchk":true,"macTableManager":"libvirt","fdb":"roaming"`, config.ErrInvalid, []string{`"macspoofchk"`, "true", `"sticky"`}},
+		{`"bridge":"br0","mac":"01:00:5e:00:00:01"`, config.ErrInvalid, []string{`"mac"`, "01:00:5e:00:00:01", "multicast"}},
+		{`"bridge":"br0","mac":"00:00:00:00:00:00"`, config.ErrInvalid, []string{`"mac"`, "all zero"}},
+		{`"bridge":"br0","mac":12`, config.ErrInvalid, []string{`"mac"`, "12", "a string"}},
+		{`"bridge":"br0","args":{"cni":{"mac":"x"}}`, config.ErrInvalid, []string{`"args.cni.mac"`, `"x"`}},
+		{`"bridge":"br0","runtimeConfig":{"mac":"x"}`, config.ErrInvalid, []string{`"runtimeConfig.mac"`, `"x"`}},
+		{`"bridge":"br0","runtimeConfig":[]`, config.ErrInvalid, []string{`"runtimeConfig"`, "[]", "an object"}},
+		{`"bridge":"br0","ipam":{"subnet":"10.0.0.0/24"}`, config.ErrInvalid, []string{`"ipam"`, `"type"`}},
+		{`"bridge":"br0","ipam":"host-local"`, config.ErrInvalid, []string{`"ipam"`, `"host-local"`}},
+		{`"bridge":"br0","ipam":{"type":"dhcp"}`, config.ErrInvalid, []string{`"ipam"`, `"dhcp"`, `"veth"`, "the guest asks"}},
+		{`"bridge":"br0","dns":[]`, config.ErrInvalid, []string{`"dns"`, "[]"}},
+		{`"bridge":"br0","prevResult":7`, config.ErrInvalid, []string{`"prevResult"`, "7"}},
+		{`"bridge":"br0","prevResult":{"cniVersion":"1.1.0","ips":[{"address":"nonsense"}]}`, config.ErrInvalid, []string{`"prevResult"`, "nonsense"}},
+		{`"bridge":"br0","vlan":100`, config.ErrUnsupported, []string{`"vlan"`, "100", "not supported yet"}},
+		{`"bridge":"br0","vlanTrunk":[{"id":1}]`, config.ErrUnsupported, []string{`"vlanTrunk"`, "not supported yet"}},
+		{`"bridge":"br0","bandwidth":{"ingressRate":1}`, config.ErrUnsupported, []string{`"bandwidth"`, "not supported yet"}},
+		{`"bridge":"br0","runtimeConfig":{"bandwidth":{"ingressRate":1}}`, config.ErrUnsupported, []string{`"runtimeConfig.bandwidth"`, "not supported yet"}},
+		{`"bridge":"br0","vmconf":true`, config.ErrUnsupported, []string{`"vmconf"`, "true", "not supported yet"}},
+		{`"bridge":"br0","selinuxContext":"s0"`, config.ErrUnsupported, []string{`"selinuxContext"`, `"s0"`, "not supported yet"}},
+	} {
+		_, err := parse(","+c.members, "")
+		if !errors.Is(err, c.kind) {
+			t.Errorf("%s: error %v, want %v", c.members, err, c.kind)
+			continue
+		}
+		for _, s := range c.says {
+			if !strings.Contains(err.Error(), s) {
+				t.Errorf("%s: error %q does not say %s", c.members, err, s)
+			}
+		}
+		if strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: error %q is more than a line", c.members, err)
+		}
+	}
+}
+
+func TestNotAnObject(t *testing.T) {
+	for _, stdin := range []string{"", " ", "{", "[]", "null", "7", `{"a":1`, `{"a":1}{}`, `{"a":1} x`, `{"a":}`, `{7:1}`, `{"cniVersion":7}`} {
+		if _, err := config.ParseHeader([]byte(stdin)); !errors.Is(err, config.ErrDecode) {
+			t.Errorf("ParseHeader(%q): %v, want ErrDecode", stdin, err)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	for name, ok := range map[string]bool{"vms": true, "0.a-b_c": true, "": false, "a/b": false, "-a": false, "a b": false, "ä": false} {
+		members, err := json.Marshal(map[string]string{"name": name, "bridge": "br0"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := config.ParseHeader(members)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.Parse(""); (err == nil) != ok {
+			t.Errorf("network name %q: %v", name, err)
+		}
+	}
+}
+
+// The last of the sources that are given wins.
+func TestMACSources(t *testing.T) {
+	addr := func(n int) string { return fmt.Sprintf("02:00:00:00:00:%02d", n) }
+	members := []string{
+		fmt.Sprintf(`,"mac":%q`, addr(1)),
+		"",
+		fmt.Sprintf(`,"args":{"cni":{"mac":%q},"other":1}`, addr(3)),
+		fmt.Sprintf(`,"runtimeConfig":{"mac":%q}`, addr(4)),
+	}
+	for sources := range 16 {
+		config, args, want := `,"bridge":"br0"`, "IgnoreUnknown=1;K8S_POD_NAME=a;K8S_POD_NAME=a", "00:00:00:00:00:00"
+		for i, m := range members {
+			if sources&(1<<i) != 0 {
+				config, want = config+m, addr(i+1)
+			}
+		}
+		if sources&2 != 0 {
+			args += ";MAC=" + addr(2)
+		}
+		c, err := parse(config, args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.MAC.String(); got != want {
+			t.Errorf("sources %04b: MAC %s, want %s", sources, got, want)
+		}
+	}
+}
+
+func TestArgs(t *testing.T) {
+	for _, args := range []string{"K8S_POD_NAME=a", "MAC", "MAC=02:00:00:00:00:01;x=y", "IgnoreUnknown=perhaps"} {
+		if _, err := parse(`,"bridge":"br0"`, args); !errors.Is(err, config.ErrArgs) {
+			t.Errorf("CNI_ARGS %q: %v, want ErrArgs", args, err)
+		}
+	}
+	if _, err := parse(`,"bridge":"br0"`, "MAC=01:00:00:00:00:01"); !errors.Is(err, config.ErrInvalid) {
+		t.Errorf("a multicast MAC in CNI_ARGS: %v, want ErrInvalid", err)
+	}
+}
+
+func TestPlanRefuses(t *testing.T) {
+	for _, c := range []struct {
+		members, ifName string
+		says            string
+	}{
+		{`,"bridge":"br0","mtu":1501`, "net1", `key "mtu" has value 1501: bridge "br0" has MTU 1500`},
+		{`,"bridge":"br0"`, "tap0", `CNI_IFNAME "tap0" is the name that its own tap gets`},
+	} {
+		cfg, err := parse(c.members, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = cfg.Plan(port.ID{ContainerID: "c", IfName: c.ifName}, bridge.Bridge{Name: "br0", MTU: 1500})
+		if !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v, want %s", c.members, err, c.says)
+		}
+	}
+}
+
+func TestAttachments(t *testing.T) {
+	a, b := port.ID{ContainerID: "a", IfName: "eth0"}, port.ID{ContainerID: "b", IfName: "net1"}
+	for _, c := range []struct {
+		members string
+		valid   []port.ID
+		known   bool
+	}{
+		{``, nil, false},
+		{`,"cni.dev/valid-attachments":null`, nil, true},
+		{`,"cni.dev/attachments":[]`, nil, true},
+		{`,"cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"}],"cni.dev/attachments":[{"containerID":"b","ifname":"net1"}]`, []port.ID{a, b}, true},
+	} {
+		h, err := config.ParseHeader([]byte(head + c.members + "}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		valid, known, err := h.Attachments()
+		if err != nil || known != c.known || !cmp.Equal(valid, c.valid) {
+			t.Errorf("%s: %v, %v, %v; want %v, %v", c.members, valid, known, err, c.valid, c.known)
+		}
+	}
+	h, err := config.ParseHeader([]byte(head + `,"cni.dev/valid-attachments":{}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, known, err := h.Attachments(); !errors.Is(err, config.ErrInvalid) || known {
+		t.Errorf("attachments that are no list: known %v, %v", known, err)
+	}
+}

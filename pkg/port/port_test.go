@@ -1,0 +1,239 @@
+package port_test
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tapbridge/tapbridge/pkg/mac"
+	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/tap"
+)
+
+func attachment(mode port.Mode, table port.Table) port.Attachment {
+	a := port.Attachment{
+		ID:      port.ID{ContainerID: "4f5c", IfName: "net1"},
+		Network: "vms", Bridge: "br0", Mode: mode, Table: table,
+		Guest: mac.Addr{0x52, 0x54, 0, 0x12, 0x34, 0x56},
+		MTU:   1400, PortMTU: 1500,
+		Access: tap.Access{Owner: 107, Group: 107},
+	}
+	if mode == port.Veth {
+		a.Access = tap.Access{Owner: tap.Anyone, Group: tap.Anyone}
+	}
+	return a
+}
+
+// Names are part of domain XML on other nodes and of running attachments: this
+// test may only ever grow.
+func TestNamesAreForEver(t *testing.T) {
+	for ifName, want := range map[string]string{"pod1a2b": "tap1a2b", "net1": "tap1", "eth0": "tap0", "eth": "tapeth", "x": "tapx"} {
+		if got := (port.ID{IfName: ifName}).TapName(); got != want {
+			t.Errorf("the tap of %q is %q, want %q", ifName, got, want)
+		}
+	}
+	id := port.ID{ContainerID: "4f5c", IfName: "net1"}
+	if got, want := id.PortName(), "tb0bca465808d7"; got != want {
+		t.Errorf("the port is %q, want %q", got, want)
+	}
+	if got, want := id.Group(), uint32(1368785461); got != want {
+		t.Errorf("the group is %d, want %d", got, want)
+	}
+}
+
+func TestWant(t *testing.T) {
+	for _, c := range []struct {
+		table port.Table
+		want  string
+	}{
+		{port.Kernel, "learning true, flood true, no entry"},
+		{port.Sticky, "learning false, flood false, static entry, sticky true"},
+		{port.Static, "learning false, flood false, static entry, sticky false"},
+		{port.Roaming, "learning true, flood false, static entry, sticky false"},
+	} {
+		p := attachment(port.Tap, c.table).Want()
+		got := fmt.Sprintf("learning %v, flood %v, ", p.Bridge.Learning, p.Bridge.UnicastFlood)
+		if p.FDB == nil {
+			got += "no entry"
+		} else {
+			got += fmt.Sprintf("%s entry, sticky %v", p.FDB.State, p.FDB.Sticky)
+		}
+		if got != c.want {
+			t.Errorf("table %s: %s, want %s", c.table, got, c.want)
+		}
+	}
+}
+
+func TestModesHaveTheirDevices(t *testing.T) {
+	for mode, want := range map[port.Mode]string{
+		port.Tap:     "port veth fe:54:00:12:34:56 1500; net1 52:54:00:12:34:56 1400 muted; tap1 fe:54:00:12:34:56 1400 muted; redirect; access",
+		port.Veth:    "port veth fe:54:00:12:34:56 1500; net1 52:54:00:12:34:56 1400",
+		port.HostTap: "port tun fe:54:00:12:34:56 1500; access",
+	} {
+		if diff := cmp.Diff(want, devices(attachment(mode, port.Sticky).Want())); diff != "" {
+			t.Errorf("mode %s (-want +got):\n%s", mode, diff)
+		}
+	}
+}
+
+func devices(p port.Port) string {
+	parts := []string{fmt.Sprintf("port %s %s %d", p.End.Kind, p.End.MAC, p.End.MTU)}
+	for _, d := range []*port.Device{p.Pod, p.Tap} {
+		if d == nil {
+			continue
+		}
+		text := fmt.Sprintf("%s %s %d", d.Name, d.MAC, d.MTU)
+		if d.Muted {
+			text += " muted"
+		}
+		parts = append(parts, text)
+	}
+	if p.Redirect != nil {
+		parts = append(parts, "redirect")
+	}
+	if p.Access != nil {
+		parts = append(parts, "access")
+	}
+	return strings.Join(parts, "; ")
+}
+
+// Every field that can be wanted is compared: a new one breaks this test until
+// Diff knows it.
+func TestDiffComparesEveryField(t *testing.T) {
+	for _, mode := range port.Modes {
+		want := attachment(mode, port.Sticky).Want()
+		if err := port.Diff(want, want); err != nil {
+			t.Errorf("mode %s: a port differs from itself: %v", mode, err)
+		}
+		for path, change := range changes(reflect.ValueOf(&want).Elem(), "Port") {
+			got := attachment(mode, port.Sticky).Want()
+			change(reflect.ValueOf(&got).Elem())
+			if path == "Port.Name" {
+				continue // what Observe was asked for, not what it saw
+			}
+			if err := port.Diff(want, got); !errors.Is(err, port.ErrDrift) {
+				t.Errorf("mode %s: a change of %s is not noticed", mode, path)
+			}
+		}
+	}
+}
+
+// changes are, for every field below v, a function that changes it in another
+// value of the same type.
+func changes(v reflect.Value, path string) map[string]func(reflect.Value) {
+	all := map[string]func(reflect.Value){}
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			return nil
+		}
+		all[path+" missing"] = func(v reflect.Value) { v.SetZero() }
+		for p, change := range changes(v.Elem(), path) {
+			all[p] = func(v reflect.Value) { change(v.Elem()) }
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			for p, change := range changes(v.Field(i), path+"."+v.Type().Field(i).Name) {
+				all[p] = func(v reflect.Value) { change(v.Field(i)) }
+			}
+		}
+	case reflect.Array:
+		all[path] = func(v reflect.Value) { flip(v.Index(0)) }
+	default:
+		all[path] = flip
+	}
+	return all
+}
+
+func flip(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Bool:
+		v.SetBool(!v.Bool())
+	case reflect.String:
+		v.SetString(v.String() + "x")
+	case reflect.Int, reflect.Int64:
+		v.SetInt(v.Int() + 1)
+	case reflect.Uint8:
+		v.SetUint(v.Uint() + 1)
+	default:
+		panic("no change known for " + v.Kind().String())
+	}
+}
+
+func TestDiffReadsWell(t *testing.T) {
+	want := attachment(port.Tap, port.Sticky).Want()
+	got := attachment(port.Tap, port.Sticky).Want()
+	got.Bridge.Learning, got.Bridge.UnicastFlood = true, true
+	got.FDB.Port, got.FDB.Sticky = "up0", false
+	got.Tap, got.Access, got.Redirect = nil, nil, nil
+	got.Pod.MTU = 1500
+	want2 := `port ` + want.Name + `: learning is on, want off; unicast flood is on, want off; ` +
+		`FDB entry 52:54:00:12:34:56: port is up0, want ` + want.Name + `; FDB entry 52:54:00:12:34:56: sticky is off, want on; ` +
+		`pod interface "net1": MTU is 1500, want 1400; tap "tap1" is missing`
+	if diff := cmp.Diff(want2, port.Diff(want, got).Error()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestRecord(t *testing.T) {
+	a := attachment(port.Tap, port.Sticky)
+	a.Options = port.Options{Isolated: true, Hairpin: true, Locked: true}
+	a.Access.MultiQueue = true
+	want := "tapbridge/1 net=vms id=4f5c if=net1 br=br0 mac=52:54:00:12:34:56 mode=tap fdb=sticky mtu=1400/1500 tap=107:107 opt=ihlq"
+	if diff := cmp.Diff(want, a.Record()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for _, mode := range port.Modes {
+		for _, table := range []port.Table{port.Kernel, port.Sticky, port.Static, port.Roaming} {
+			a := attachment(mode, table)
+			got, err := port.ParseRecord(a.Record())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(a, got); diff != "" {
+				t.Errorf("%s %s (-want +got):\n%s", mode, table, diff)
+			}
+		}
+	}
+}
+
+// The longest of everything still fits an ifalias, and still tells whose it is.
+func TestRecordFits(t *testing.T) {
+	a := attachment(port.HostTap, port.Roaming)
+	a.Network, a.ContainerID = strings.Repeat("n", 300), strings.Repeat("c", 300)
+	a.IfName, a.Bridge = strings.Repeat("i", 15), strings.Repeat("b", 15)
+	a.MTU, a.PortMTU = 65521, 65521
+	a.Access = tap.Access{Owner: math.MaxUint32 - 1, Group: math.MaxUint32 - 1, MultiQueue: true}
+	a.Options = port.Options{Isolated: true, Hairpin: true, Locked: true}
+	for _, length := range []int{1, 63, 64, 65, 300} {
+		a.ContainerID = strings.Repeat("c", length)
+		record := a.Record()
+		if len(record) > 255 {
+			t.Fatalf("a record of %d bytes: %s", len(record), record)
+		}
+		got, err := port.ParseRecord(record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.PortName() != a.PortName() || got.ID != a.Recorded() || !got.InNetwork(a.Network) || got.InNetwork("n") {
+			t.Errorf("record %q has lost whose it is", record)
+		}
+	}
+}
+
+func TestParseRecordRefuses(t *testing.T) {
+	good := attachment(port.Tap, port.Sticky).Record()
+	for _, bad := range []string{
+		"", "eth0 of vm", "tapbridge/2" + good[len("tapbridge/1"):], good + " ", good + " x=y", strings.Replace(good, " mac=52:54:00:12:34:56", "", 1), "tapbridge/1",
+		strings.Replace(good, "mode=tap", "mode=tun", 1), strings.Replace(good, "52:54", "53:54", 1), strings.Replace(good, "1400", "+1400", 1),
+	} {
+		if a, err := port.ParseRecord(bad); !errors.Is(err, port.ErrNoRecord) {
+			t.Errorf("ParseRecord(%q) = %+v, %v; want ErrNoRecord", bad, a, err)
+		}
+	}
+}
