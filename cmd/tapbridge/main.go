@@ -30,6 +30,8 @@ func run(args []string, getenv func(string) string, stdin io.Reader, stdout, std
 	switch command {
 	case "ports":
 		return ports(args, stdout, stderr)
+	case "options":
+		return options(stdout)
 	case "version", "--version":
 		fmt.Fprintf(stdout, "tapbridge %s, CNI %s\n", version, strings.Join(plugin.Versions, " "))
 		return 0
@@ -47,6 +49,7 @@ It is a CNI plugin: a container runtime or Multus calls it with CNI_COMMAND set
 and a configuration on stdin. A person can call:
 
   tapbridge ports [-o json]   the ports of this node, whose they are, and what is wrong with them
+  tapbridge options           the keys of the configuration, with their defaults
   tapbridge version           the version, and the CNI versions it speaks
   tapbridge help              this text
 `

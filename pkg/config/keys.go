@@ -7,10 +7,30 @@ import (
 	"strings"
 )
 
-// ownKeys are those that tapbridge acts upon; the README has a table of them.
-var ownKeys = []string{
-	"bridge", "createBridge", "mode", "macTableManager", "fdb", "mac", "mtu", "multiQueue", "owner", "group",
-	"macspoofchk", "portIsolation", "hairpinMode", "ipam", "dns",
+// Key is one key of the configuration that tapbridge acts upon.
+type Key struct{ Name, Type, Default, Effect string }
+
+// Keys lists them all; the README shows the same table.
+var Keys = []Key{
+	{"bridge", "string", "required", "The bridge to join, in the plugin's own network namespace. An existing bridge is never changed."},
+	{"createBridge", "bool", "false", "Make the bridge if it is missing: pinned MAC and MTU, up, no forward delay, no IPv6 of its own."},
+	{"mode", "tap, veth, host-tap", "tap", "What stands between bridge and VM, see Modes."},
+	{"macTableManager", "kernel, libvirt", "kernel", "kernel: the bridge learns and floods. libvirt: learning and unicast flood are off and the guest's MAC gets a forwarding entry."},
+	{"fdb", "sticky, static, roaming", "sticky", "With libvirt: the kind of that entry. It decides what happens during a live migration, see docs/macTable.md."},
+	{"mac", "string", "computed", "The guest's MAC. Later sources win: CNI_ARGS MAC, args.cni.mac, runtimeConfig.mac. Without any: a stable one from container id and interface name."},
+	{"mtu", "int, bytes", "the bridge's", "What the guest gets, 68 up to the bridge's MTU. The bridge port keeps the bridge's, so a small guest never lowers a shared bridge."},
+	{"multiQueue", "bool", "false", "Make a multi-queue tap. Must be what the VMM asks for: the kernel refuses the other kind."},
+	{"owner", "uid", "107", "Who may open the tap without CAP_NET_ADMIN. Owner and group must both match; -1 leaves one of them out."},
+	{"group", "gid", "107", "See owner."},
+	{"macspoofchk", "bool", "false", "Drop frames whose source is not the guest's MAC (the port is locked). Needs libvirt with sticky or static, and Linux 5.18."},
+	{"portIsolation", "bool", "false", "No frames between this port and other isolated ones."},
+	{"hairpinMode", "bool", "false", "Frames may leave by the port they came in."},
+	{"ipam", "object", "none", "IPAM delegate. tap and host-tap: its addresses are the guest's and are only reported. veth: they are configured. dhcp in mode veth only."},
+	{"dns", "object", "the delegate's", "DNS settings for the result."},
+}
+
+func isOwn(key string) bool {
+	return slices.ContainsFunc(Keys, func(k Key) bool { return k.Name == key })
 }
 
 // laterKeys are known, but not supported yet. "Off" is what happens anyway, so
@@ -36,7 +56,7 @@ func (o object) checkKeys() error {
 	for _, key := range slices.Sorted(maps.Keys(o)) {
 		value := o[key]
 		switch {
-		case slices.Contains(ownKeys, key), slices.Contains(foreignKeys, key), strings.HasPrefix(key, foreignPrefix):
+		case isOwn(key), slices.Contains(foreignKeys, key), strings.HasPrefix(key, foreignPrefix):
 		case slices.Contains(laterKeys, key):
 			if s := string(value); s != "false" && s != "null" {
 				return fmt.Errorf("%w: key %q has value %s: not supported yet", ErrUnsupported, key, brief(value))
@@ -50,9 +70,9 @@ func (o object) checkKeys() error {
 
 // suggestion finds the key that was meant when only the case is wrong.
 func suggestion(key string) string {
-	for _, k := range ownKeys {
-		if strings.EqualFold(k, key) {
-			return fmt.Sprintf(", did you mean %q?", k)
+	for _, k := range Keys {
+		if strings.EqualFold(k.Name, key) {
+			return fmt.Sprintf(", did you mean %q?", k.Name)
 		}
 	}
 	return ""

@@ -1,0 +1,52 @@
+# tapbridge: `make help` lists the targets.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GUEST   ?= netstack
+
+export CGO_ENABLED ?= 0
+export GOFLAGS ?= -buildvcs=false
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+.PHONY: build
+build: ## bin/tapbridge, static and stripped
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/tapbridge ./cmd/tapbridge
+
+.PHONY: test
+test: tools build ## all tests, on the real kernel in network namespaces of their own (as root)
+	go vet ./...
+	go test ./...
+	cd test && go vet ./... && go test ./...
+
+.PHONY: race
+race: tools ## the same under the race detector (needs gcc)
+	CGO_ENABLED=1 go test -race ./...
+
+.PHONY: demo
+demo: build ## two guests on one bridge: ping, TCP, flooding, spoofing, clean-up (as root; GUEST=qemu boots Linux)
+	cd test && go build -o ../bin/demo ./demo
+	bin/demo -guest $(GUEST)
+
+.PHONY: lint
+lint: ## gofumpt, staticcheck, errorlint
+	cd test && go build -o ../bin/ honnef.co/go/tools/cmd/staticcheck github.com/polyfloyd/go-errorlint mvdan.cc/gofumpt
+	@unformatted=$$(bin/gofumpt -l cmd internal pkg test); test -z "$$unformatted" || { echo "gofumpt -w $$unformatted"; exit 1; }
+	bin/staticcheck ./... && bin/go-errorlint ./...
+	cd test && ../bin/staticcheck ./... && ../bin/go-errorlint ./...
+
+# What the tests call besides Go: iproute2 is on every node, the rest comes from
+# Debian's packages.
+.PHONY: tools
+tools:
+	@for t in ip:iproute2 strace:strace; do \
+		command -v $${t%%:*} >/dev/null || packages="$$packages $${t##*:}"; \
+	done; \
+	if [ -n "$$packages" ]; then apt-get -qq update && apt-get -qq install -y --no-install-recommends $$packages; fi
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin

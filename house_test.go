@@ -1,0 +1,95 @@
+// Package tapbridge_test holds the source tree to the rules of
+// docs/architecture.md.
+package tapbridge_test
+
+import (
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/tapbridge/tapbridge/"
+
+// floors are the packages of the plugin from the bottom up. A package imports
+// only from floors below its own, never a neighbour.
+var floors = [][]string{
+	{"pkg/mac"},
+	{"internal/rtnl"},
+	{"pkg/tap", "pkg/bridge", "pkg/fdb", "pkg/redirect"},
+	{"pkg/port"},
+	{"pkg/config", "pkg/attach"},
+	{"pkg/plugin"},
+	{"cmd/tapbridge"},
+}
+
+// mayKnowCNI are the packages that know what CNI is.
+var mayKnowCNI = []string{"pkg/config", "pkg/plugin"}
+
+func TestImportsRunOneWay(t *testing.T) {
+	floor := map[string]int{}
+	for i, packages := range floors {
+		for _, p := range packages {
+			floor[p] = i
+		}
+	}
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./cmd/...", "./pkg/...", "./internal/rtnl/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for line := range strings.Lines(string(out)) {
+		words := strings.Fields(line)
+		importer := strings.TrimPrefix(words[0], module)
+		own, known := floor[importer]
+		if !known {
+			t.Errorf("package %s has no floor in this test", importer)
+		}
+		seen++
+		for _, path := range words[1:] {
+			if imported, ours := strings.CutPrefix(path, module); ours && floor[imported] >= own {
+				t.Errorf("%s imports %s, which is not below it", importer, imported)
+			}
+			if strings.HasPrefix(path, "github.com/containernetworking/cni/") && !knowsCNI(importer) {
+				t.Errorf("%s imports %s: only %q know CNI", importer, path, mayKnowCNI)
+			}
+		}
+	}
+	if seen != len(floor) {
+		t.Errorf("%d packages found, this test knows %d", seen, len(floor))
+	}
+}
+
+func knowsCNI(importer string) bool {
+	for _, p := range mayKnowCNI {
+		if p == importer {
+			return true
+		}
+	}
+	return false
+}
+
+// A dump of the whole node where one object would do costs with every port that
+// others add, and the library's own dumps fail when links come and go meanwhile.
+var rawDump = regexp.MustCompile(`\bnetlink\.(Link|Addr|Route|Neigh|Qdisc|Filter|BridgeVlan)\w*List\w*\(|\bnetlink\.LinkBy`)
+
+func TestNoRawDumps(t *testing.T) {
+	for _, root := range []string{"cmd", "pkg", "internal/rtnl"} {
+		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			source, err := os.ReadFile(path)
+			if found := rawDump.Find(source); found != nil {
+				t.Errorf("%s calls %s: use rtnl.Conn, which is netlinksafe", path, found)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
