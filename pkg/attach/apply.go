@@ -28,6 +28,26 @@ func (s *Site) Apply(a port.Attachment, br bridge.Bridge) error {
 	return run(newWork(s, a, br).steps())
 }
 
+// Undo takes back an Apply that has succeeded, for a caller who has failed since.
+// br is what Apply was given: a bridge that it created goes as well, unless
+// somebody else has joined it.
+func (s *Site) Undo(a port.Attachment, br bridge.Bridge) error {
+	err := s.Remove(a.ID)
+	if br.Index != 0 {
+		return err
+	}
+	unlock, lockErr := lock(a.Bridge)
+	if lockErr != nil {
+		return errors.Join(err, lockErr)
+	}
+	defer unlock()
+	created, findErr := bridge.Find(s.host, a.Bridge)
+	if findErr != nil {
+		return errors.Join(err, findErr)
+	}
+	return errors.Join(err, bridge.Delete(s.host, created))
+}
+
 // work is one Apply under way.
 type work struct {
 	*Site
@@ -35,7 +55,8 @@ type work struct {
 	want port.Port
 	br   bridge.Bridge
 
-	port, inner, tap int // indexes, as they become known
+	newBridge        bool // br was made here
+	port, inner, tap int  // indexes, as they become known
 }
 
 func newWork(s *Site, a port.Attachment, br bridge.Bridge) *work {
@@ -143,12 +164,18 @@ func vacant(pod *rtnl.Conn, name string) error {
 func (w *work) createBridge() (err error) {
 	w.br, err = bridge.Find(w.host, w.a.Bridge)
 	if errors.Is(err, bridge.ErrNotFound) {
+		w.newBridge = true
 		w.br, err = bridge.Create(w.host, w.a.Bridge, w.a.PortMTU)
 	}
 	return err
 }
 
-func (w *work) deleteBridge() error { return bridge.Delete(w.host, w.br) }
+func (w *work) deleteBridge() error {
+	if !w.newBridge {
+		return nil
+	}
+	return bridge.Delete(w.host, w.br)
+}
 
 func (w *work) mark() rtnl.Mark {
 	return rtnl.Mark{Group: w.a.Group(), Alias: w.a.Record()}

@@ -1,6 +1,7 @@
 package attach
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -92,9 +93,9 @@ func TestAllDriftsAtOnce(t *testing.T) {
 		all := disturbance{in: inHost, command: "bridge link set dev PORT learning on flood on mcast_flood off bcast_flood off isolated off hairpin off locked off; " +
 			"bridge fdb del 52:54:00:12:34:56 dev PORT master; ip link set PORT alias mine; ip link set PORT down mtu 1300 address 02:00:00:00:00:99"}
 		n.disturb(all, a)
-		drift, ok := n.drift(a).(*port.Drift)
-		if !ok {
-			n.Fatalf("drift %v", drift)
+		var drift *port.Drift
+		if err := n.drift(a); !errors.As(err, &drift) {
+			n.Fatalf("drift %v", err)
 		}
 		want := named(`port "PORT": MAC is 02:00:00:00:00:99, want fe:54:00:12:34:56
 port "PORT": MTU is 1300, want 1500

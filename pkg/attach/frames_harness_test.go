@@ -1,7 +1,6 @@
 package attach_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -86,7 +85,9 @@ func guestIsolated(a *port.Attachment) { a.Isolated = true }
 func guestHairpin(a *port.Attachment)  { a.Hairpin = true }
 func guestQueues(a *port.Attachment)   { a.Access.MultiQueue = true }
 func guestMTU(mtu int) guestOption     { return func(a *port.Attachment) { a.MTU = mtu } }
-func guestMAC(s string) guestOption    { return func(a *port.Attachment) { a.Guest = mac.From(lanMAC(s)) } }
+func guestMAC(s string) guestOption {
+	return func(a *port.Attachment) { a.Guest = mac.From(lanMAC(s)) }
+}
 
 // plan is an attachment with a MAC address of its own.
 func (n *lanNode) plan(mode port.Mode, table port.Table, options ...guestOption) port.Attachment {
@@ -165,23 +166,43 @@ func (g *guest) del(t testing.TB) {
 // start opens what a VMM would open, and waits until frames can pass.
 func (g *guest) start(t testing.TB) {
 	t.Helper()
+	if g.Mode != port.Veth {
+		g.awaitTap(t, "is closed", func(l *netlink.LinkAttrs) bool { return l.RawFlags&unix.IFF_LOWER_UP == 0 })
+	}
 	g.wire = g.open(t)
 	nstest.WaitForwarding(t, g.node.NS, g.PortName())
-	if g.Mode == port.Tap {
-		guestAwaitTap(t, g.pod, g.TapName())
+	if g.Mode != port.Veth {
+		g.awaitTap(t, "has its carrier noticed", func(l *netlink.LinkAttrs) bool { return l.OperState == netlink.OperUp })
 	}
 }
 
 func (g *guest) open(t testing.TB) *nstest.Wire {
 	t.Helper()
-	switch g.Mode {
-	case port.Veth:
+	if g.Mode == port.Veth {
 		return nstest.OpenLink(t, g.pod, g.IfName)
-	case port.HostTap:
-		return nstest.OpenTap(t, g.node.NS, g.PortName(), g.queueFlags()...)
-	default:
-		return nstest.OpenTap(t, g.pod, g.TapName(), g.queueFlags()...)
 	}
+	ns, name := g.tap()
+	return nstest.OpenTap(t, ns, name, g.queueFlags()...)
+}
+
+// tap is where the VMM finds its tap.
+func (g *guest) tap() (ns *nstest.NS, name string) {
+	if g.Mode == port.HostTap {
+		return g.node.NS, g.PortName()
+	}
+	return g.pod, g.TapName()
+}
+
+// awaitTap is needed twice. Before the tap is opened, a child that another test
+// forks at the wrong moment can hold the descriptor that ADD has closed; after
+// that, the kernel drops what is sent to the tap until it has noticed the carrier.
+func (g *guest) awaitTap(t testing.TB, what string, ok func(*netlink.LinkAttrs) bool) {
+	t.Helper()
+	ns, name := g.tap()
+	lanUntil(t, "tap "+name+" "+what, func() bool {
+		l, err := ns.Handle().LinkByName(name)
+		return err == nil && ok(l.Attrs())
+	})
 }
 
 func (g *guest) queueFlags() []uint16 {
@@ -189,16 +210,6 @@ func (g *guest) queueFlags() []uint16 {
 		return []uint16{unix.IFF_MULTI_QUEUE}
 	}
 	return nil
-}
-
-// guestAwaitTap waits for the kernel to notice the carrier of a tap that was
-// just opened: until then it drops what is sent there.
-func guestAwaitTap(t testing.TB, pod *nstest.NS, name string) {
-	t.Helper()
-	lanUntil(t, "tap "+name+" is in operation", func() bool {
-		l, err := pod.Handle().LinkByName(name)
-		return err == nil && l.Attrs().OperState == netlink.OperUp
-	})
 }
 
 func lanUntil(t testing.TB, what string, ok func() bool) {
@@ -211,57 +222,97 @@ func lanUntil(t testing.TB, what string, ok func() bool) {
 	t.Fatalf("%s: not within 10 s", what)
 }
 
-// reaches counts how many of ten frames of s arrive at to.
-func (s lanStation) reaches(t testing.TB, to lanStation) int {
-	t.Helper()
-	return s.reachesWith(t, to, 0)
+// lanFlow is ten frames that one station sends.
+type lanFlow struct {
+	what string
+	from lanStation
+	to   net.HardwareAddr
+	size int          // of each frame in bytes; 0: the smallest
+	at   []lanStation // where the frames are counted, together
+	want int          // how many should arrive there
 }
 
-// reachesWith is reaches with frames of that many bytes.
-func (s lanStation) reachesWith(t testing.TB, to lanStation, size int) int {
-	t.Helper()
-	return nstest.Count(t, s.wire, to.wire, nstest.Frame(to.mac, s.mac, size, "frame"), 10)
+// to is what a station sends to another, and how much of it should arrive.
+func (s lanStation) to(what string, other lanStation, want int) lanFlow {
+	return lanFlow{what: what, from: s, to: other.mac, at: []lanStation{other}, want: want}
 }
 
-// as is the station when it speaks under another address.
+// as is the station when it speaks under another's address.
 func (s lanStation) as(other lanStation) lanStation { return lanStation{s.wire, other.mac} }
 
-// lanExpect fails the test when a count is not as it should be.
-func lanExpect(t testing.TB, what string, got, want int) {
+// lanExpect fails the test unless of each flow arrives what should. All are
+// sent before any is waited for.
+func lanExpect(t testing.TB, flows ...lanFlow) {
 	t.Helper()
-	if got != want {
-		t.Errorf("%s: %d of 10 frames arrived, want %d", what, got, want)
+	for i, got := range lanCount(flows...) {
+		if f := flows[i]; got != f.want {
+			t.Errorf("%s: %d of 10 frames arrived, want %d", f.what, got, f.want)
+		}
 	}
 }
 
-var lanTags atomic.Uint32
-
-// spread sends ten copies of a frame and counts those that arrive at each of
-// the stations.
-func (s lanStation) spread(t testing.TB, dst net.HardwareAddr, at ...lanStation) []int {
-	t.Helper()
-	tag := fmt.Sprintf("<%d>", lanTags.Add(1))
-	for range 10 {
-		s.wire.Send(nstest.Frame(dst, s.mac, 0, tag))
-	}
-	tagged := func(frame []byte) bool { return bytes.Contains(frame, []byte(tag)) }
-	counts, missing := make([]int, len(at)), 0
+// lanCount sends the flows and counts what arrives of each, until nothing is
+// missing or nothing has come for 0.3 s. That is counted in naps, not by the
+// clock: on a starved machine the readers of the wires lose as much time.
+func lanCount(flows ...lanFlow) []int {
+	tags := lanSend(flows)
+	counts := make([]int, len(flows))
 	const nap, patience = 2 * time.Millisecond, 150
-	for idle, last := 0, -1; idle < patience; idle++ {
-		missing = 0
-		for i, station := range at {
-			counts[i] = station.wire.Received(tagged)
-			missing += 10 - counts[i]
-		}
+	for idle, arrived := 0, 0; idle < patience; idle++ {
+		now, missing := lanTally(flows, tags, counts)
 		if missing == 0 {
 			break
 		}
-		if missing != last {
-			idle, last = 0, missing
+		if now != arrived {
+			arrived, idle = now, 0
 		}
 		time.Sleep(nap)
 	}
 	return counts
+}
+
+var lanSerial atomic.Uint32
+
+// lanSend sends the frames and returns what each flow's are marked with.
+func lanSend(flows []lanFlow) (tags []string) {
+	for _, f := range flows {
+		tag := fmt.Sprintf("flow-%09d", lanSerial.Add(1))
+		tags = append(tags, tag)
+		frame := nstest.Frame(f.to, f.from.mac, f.size, tag)
+		for range 10 {
+			f.from.wire.Send(frame)
+		}
+	}
+	return tags
+}
+
+// lanTally fills in what has arrived of each flow.
+func lanTally(flows []lanFlow, tags []string, counts []int) (arrived, missing int) {
+	byWire := map[*nstest.Wire]map[string]int{}
+	for i, f := range flows {
+		counts[i] = 0
+		for _, station := range f.at {
+			if byWire[station.wire] == nil {
+				byWire[station.wire] = lanTags(station.wire)
+			}
+			counts[i] += byWire[station.wire][tags[i]]
+		}
+		arrived += counts[i]
+		missing += max(0, 10-counts[i])
+	}
+	return arrived, missing
+}
+
+// lanTags counts the frames on a wire by their marks.
+func lanTags(w *nstest.Wire) map[string]int {
+	const start, end = 14, 14 + len("flow-000000001")
+	count := map[string]int{}
+	for _, frame := range w.Frames() {
+		if len(frame) >= end {
+			count[string(frame[start:end])]++
+		}
+	}
+	return count
 }
 
 // guestRefused attaches a guest that must be turned away.

@@ -17,16 +17,15 @@ func (s *Site) Remove(id port.ID) error {
 	if err != nil {
 		return err
 	}
-	there = there && ours(end, id)
-	if there {
+	if there = there && ours(end, id); there {
 		err = s.removeMovedEntry(end)
 	}
-	podGone, podErr := s.removePodSide(id, end, there)
-	err = errors.Join(err, podErr)
-	if !there || podGone {
-		return err // the port went with its peer
+	err = errors.Join(err, s.removePodSide(id, end, there))
+	if !there {
+		return err
 	}
-	if e := s.host.Delete(end.Index); e != nil && !rtnl.IsNotExist(e) {
+	// A veth end has gone with its peer by now, unless the peer was elsewhere.
+	if e := ignoreMissing(s.host.Delete(end.Index)); e != nil {
 		err = errors.Join(err, fmt.Errorf("delete port %q: %w", end.Name, e))
 	}
 	return err
@@ -42,7 +41,7 @@ func (s *Site) removeMovedEntry(end rtnl.Link) error {
 	}
 	found, there, err := fdb.Lookup(s.host, end.MasterIndex, a.Guest)
 	if err != nil || !there || found.State != fdb.Static || found.Index == end.Index {
-		return err
+		return ignoreMissing(err)
 	}
 	holder, err := s.host.LinkAt(found.Index)
 	if err != nil {
@@ -77,25 +76,17 @@ func (s *Site) podSide(end rtnl.Link, there bool) (side, bool) {
 	}, true
 }
 
-// removePodSide deletes the attachment's devices in the pod, and reports whether
-// the port's veth peer was among them.
-func (s *Site) removePodSide(id port.ID, end rtnl.Link, there bool) (peerGone bool, err error) {
+// removePodSide deletes the attachment's devices in the pod.
+func (s *Site) removePodSide(id port.ID, end rtnl.Link, there bool) error {
 	pod, known := s.podSide(end, there)
 	if !known {
-		return false, nil
+		return nil
 	}
 	links, err := pod.links()
 	if err != nil {
-		return false, ignoreMissing(err)
+		return ignoreMissing(err)
 	}
-	mine := belonging(links, id)
-	if err := deleteAll(pod, mine, id.Group(), grouped(links, id.Group())); err != nil {
-		return false, err
-	}
-	for _, l := range mine {
-		peerGone = peerGone || there && l.Index == end.ParentIndex
-	}
-	return peerGone, nil
+	return deleteAll(pod, belonging(links, id), id.Group(), grouped(links, id.Group()))
 }
 
 // belonging are the links that were made for the attachment.

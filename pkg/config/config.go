@@ -27,7 +27,8 @@ type Header struct {
 	IPAM       string // the type of the IPAM delegate; "" for none
 	Stripped   bool   // the configuration has been reduced: even "bridge" is missing
 
-	object object
+	object   object
+	repeated string // a key that stands twice
 }
 
 // Config is a whole, valid configuration.
@@ -65,29 +66,30 @@ const (
 	largestID    = 1<<32 - 2 // -1 means "not set" to the kernel
 )
 
-// ParseHeader reads what DEL and GC need. Errors: ErrDecode, ErrInvalid.
+// ParseHeader reads what DEL and GC need, and asks for no more than a JSON object:
+// what else is wrong is for Parse to say. Error: ErrDecode.
 func ParseHeader(stdin []byte) (Header, error) {
-	o, err := parseObject(stdin)
+	o, repeated, err := parseObject(stdin)
 	if err != nil {
 		return Header{}, err
 	}
-	h := Header{object: o, Stripped: !o.given("bridge")}
+	h := Header{object: o, repeated: repeated, Stripped: !o.given("bridge")}
 	if err := o.read("cniVersion", &h.CNIVersion); err != nil {
 		return h, fmt.Errorf("%w: %w", ErrDecode, err)
 	}
-	if err := o.read("name", &h.Name); err != nil {
-		return h, err
-	}
 	var ipam types.IPAM
-	if err := o.read("ipam", &ipam); err != nil {
-		return h, err
+	if o.read("ipam", &ipam) == nil {
+		h.IPAM = ipam.Type
 	}
-	h.IPAM = ipam.Type
+	_ = o.read("name", &h.Name)
 	return h, nil
 }
 
 // CheckName refuses a network name that the CNI specification does not allow.
 func (h Header) CheckName() error {
+	if err := h.object.read("name", &h.Name); err != nil {
+		return err
+	}
 	if err := utils.ValidateNetworkName(h.Name); err != nil {
 		return invalid("name", h.Name, "want a letter or digit, then letters, digits, '_', '.', '-'")
 	}
@@ -99,6 +101,9 @@ func (h Header) CheckName() error {
 func (h Header) Parse(args string) (*Config, error) {
 	if err := h.CheckName(); err != nil {
 		return nil, err
+	}
+	if h.repeated != "" {
+		return nil, fmt.Errorf("%w: key %q stands twice", ErrInvalid, h.repeated)
 	}
 	if err := h.object.checkKeys(); err != nil {
 		return nil, err
@@ -234,6 +239,9 @@ func (c *Config) readTable() error {
 }
 
 func (c *Config) readIPAM() error {
+	if err := c.object.read("ipam", &types.IPAM{}); err != nil {
+		return err
+	}
 	if c.IPAM == "" && c.object.given("ipam") && string(c.object["ipam"]) != "{}" {
 		return invalid("ipam", c.object["ipam"], `"type" is missing`)
 	}
@@ -250,12 +258,23 @@ func (c *Config) readPrevResult() error {
 	}
 	err := version.ParsePrevResult(&raw)
 	if err == nil {
-		c.PrevResult, err = types100.NewResultFromResult(raw.PrevResult)
+		c.PrevResult, err = usable(raw.PrevResult)
 	}
 	if err != nil {
 		return invalid("prevResult", c.object["prevResult"], err.Error())
 	}
 	return nil
+}
+
+func usable(r types.Result) (*types100.Result, error) {
+	if err := CheckLists(r); err != nil {
+		return nil, err
+	}
+	converted, err := types100.NewResultFromResult(r)
+	if err != nil {
+		return nil, err
+	}
+	return converted, checkIndexes(converted)
 }
 
 // Attachments reads the valid attachments of a GC request from both keys that

@@ -15,42 +15,43 @@ import (
 // fields, they are neither matched regardless of case nor silently repeated.
 type object map[string]json.RawMessage
 
-func parseObject(data []byte) (object, error) {
+// parseObject also returns a key that stands twice, if there is one.
+func parseObject(data []byte) (o object, repeated string, err error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	open, err := dec.Token()
 	if err != nil || open != json.Delim('{') {
-		return nil, errors.Join(ErrDecode, err)
+		return nil, "", errors.Join(ErrDecode, err)
 	}
-	o := object{}
+	o = object{}
 	for dec.More() {
-		if err := o.readMember(dec); err != nil {
-			return nil, err
+		key, value, err := member(dec)
+		if err != nil {
+			return nil, "", err
 		}
+		if _, there := o[key]; there {
+			repeated = key
+		}
+		o[key] = value
 	}
 	if _, err := dec.Token(); err != nil {
-		return nil, errors.Join(ErrDecode, err)
+		return nil, "", fmt.Errorf("%w: %w", ErrDecode, err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%w: something follows its end", ErrDecode)
+		return nil, "", fmt.Errorf("%w: something follows its end", ErrDecode)
 	}
-	return o, nil
+	return o, repeated, nil
 }
 
-func (o object) readMember(dec *json.Decoder) error {
+func member(dec *json.Decoder) (key string, value json.RawMessage, err error) {
 	token, err := dec.Token()
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrDecode, err)
+		return "", nil, fmt.Errorf("%w: %w", ErrDecode, err)
 	}
-	key := token.(string) // nothing else can stand here in an object
-	var value json.RawMessage
+	key = token.(string) // nothing else can stand here in an object
 	if err := dec.Decode(&value); err != nil {
-		return fmt.Errorf("%w: key %q: %w", ErrDecode, key, err)
+		return "", nil, fmt.Errorf("%w: key %q: %w", ErrDecode, key, err)
 	}
-	if _, twice := o[key]; twice {
-		return fmt.Errorf("%w: key %q stands twice", ErrInvalid, key)
-	}
-	o[key] = value
-	return nil
+	return key, value, nil
 }
 
 // given reports whether the key has a value other than null.

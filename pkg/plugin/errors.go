@@ -78,11 +78,16 @@ func (r *request) printError(err error) {
 	if v == "" {
 		v = newest
 	}
+	msg, details := strings.ReplaceAll(err.Error(), "\n", "; "), ""
+	if errors.Is(err, errVersion) { // the library's skeleton tells the versions in details, too
+		msg, details, _ = strings.Cut(msg, ": ")
+	}
 	answer := struct {
 		CNIVersion string `json:"cniVersion"`
 		Code       uint   `json:"code"`
 		Msg        string `json:"msg"`
-	}{v, code(err), strings.ReplaceAll(err.Error(), "\n", "; ")}
+		Details    string `json:"details,omitempty"`
+	}{v, code(err), msg, details}
 	if err := r.print(answer); err != nil {
 		fmt.Fprintf(r.stderr, "tapbridge: %s; and the caller does not listen: %v\n", answer.Msg, err)
 	}

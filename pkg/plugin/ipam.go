@@ -117,6 +117,9 @@ func (r *request) ipamAdd(site *attach.Site, c *config.Config, a port.Attachment
 // adopt takes the delegate's answer into the result. In mode veth the pod gets
 // the addresses; a guest gives them to itself.
 func (r *request) adopt(site *attach.Site, c *config.Config, answer types.Result, result *types100.Result) error {
+	if err := config.CheckLists(answer); err != nil {
+		return err
+	}
 	given, err := types100.NewResultFromResult(answer)
 	if err != nil {
 		return err
