@@ -1,6 +1,7 @@
 package rtnl
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -94,9 +95,11 @@ func (c *Conn) LinksOf(bridge int) ([]Link, error) {
 }
 
 // LinksBehind lists the devices of another namespace, named by the id that this
-// one has for it (a veth's link-netnsid), without entering it.
+// one has for it (a veth's link-netnsid), without entering it. IsNotExist tells
+// that it is gone.
 func (c *Conn) LinksBehind(nsid int) ([]Link, error) {
-	return c.links(behind(nsid))
+	links, err := c.links(behind(nsid))
+	return links, gone(err)
 }
 
 func (c *Conn) links(filter ...nl.NetlinkRequestData) ([]Link, error) {
@@ -139,7 +142,7 @@ func (c *Conn) Delete(index int) error {
 func (c *Conn) DeleteBehind(nsid, index int) error {
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	msg.Index = int32(index)
-	return c.Change(unix.RTM_DELLINK, 0, msg, behind(nsid))
+	return gone(c.Change(unix.RTM_DELLINK, 0, msg, behind(nsid)))
 }
 
 // DeleteGroup removes every device of a group in one transaction: the kernel
@@ -151,7 +154,17 @@ func (c *Conn) DeleteGroup(group uint32) error {
 
 // DeleteGroupBehind is DeleteGroup in another namespace, see LinksBehind.
 func (c *Conn) DeleteGroupBehind(nsid int, group uint32) error {
-	return c.Change(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), inGroup(group), behind(nsid))
+	return gone(c.Change(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), inGroup(group), behind(nsid)))
+}
+
+// gone puts the kernel's word for an id that stands for no namespace any more
+// (net/core/rtnetlink.c, rtnl_get_net_ns_capable) in line with what it says about
+// all else that is missing.
+func gone(err error) error {
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("network namespace behind the link: %w (%w)", unix.ENOENT, err)
+	}
+	return err
 }
 
 // Mute turns IPv6 off on a device of the namespace. Without an IPv4 address

@@ -238,11 +238,17 @@ func (w *work) mute() error {
 	return nil
 }
 
+// join reads the bridge once more, under the lock: what it is to be kept at must
+// not be what another ADD has just made of it.
 func (w *work) join() error {
-	if err := bridge.Join(w.host, w.port, w.br); err != nil {
+	l, err := w.host.LinkAt(w.br.Index)
+	if err != nil {
+		return err
+	}
+	if err := bridge.Join(w.host, w.port, bridge.Of(l)); err != nil {
 		return fmt.Errorf("port %q: %w", w.want.Name, err)
 	}
-	return nil
+	return bridge.Of(l).KeepMAC(w.host)
 }
 
 func (w *work) setFlags() error {

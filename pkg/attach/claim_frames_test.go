@@ -37,9 +37,9 @@ func TestSpoofLocked(t *testing.T) {
 	}
 }
 
-// TestSpoofUnlocked shows what one spoofed frame does to a victim whose port is
-// not locked, until the victim speaks again, and after that. A neighbour sends
-// to it: frames that go astray arrive at the spoofer.
+// TestSpoofUnlocked shows what spoofed frames do to a victim: then, and after it
+// has spoken again. They pass, as no port is locked. What a neighbour sends to
+// the victim and does not arrive there, the spoofer gets.
 func TestSpoofUnlocked(t *testing.T) {
 	t.Parallel()
 	const uplink = port.Table("the uplink") // which learns
@@ -49,14 +49,17 @@ func TestSpoofUnlocked(t *testing.T) {
 	}{
 		{port.Sticky, port.Sticky, 10, 10},
 		{port.Sticky, port.Kernel, 10, 10},
+		{port.Sticky, port.Roaming, 10, 10},
 		{port.Sticky, uplink, 10, 10},
 		{port.Static, port.Static, 10, 10}, // a port that does not learn moves nothing
 		{port.Static, port.Kernel, 0, 0},
+		{port.Static, port.Roaming, 0, 0},
 		{port.Static, uplink, 0, 0},
 		{port.Roaming, port.Sticky, 10, 10},
 		{port.Roaming, port.Kernel, 0, 10},
 		{port.Roaming, uplink, 0, 10},
 		{port.Kernel, port.Sticky, 10, 10},
+		{port.Kernel, port.Kernel, 0, 10},
 		{port.Kernel, uplink, 0, 10},
 	} {
 		t.Run(fmt.Sprintf("%s by %s", c.victim, c.spoofer), func(t *testing.T) {

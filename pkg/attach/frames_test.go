@@ -2,6 +2,7 @@ package attach_test
 
 import (
 	"fmt"
+	"net"
 	"testing"
 
 	"github.com/tapbridge/tapbridge/pkg/port"
@@ -182,6 +183,21 @@ func TestFramesIsolated(t *testing.T) {
 
 func lanBroadcast(what string, from, at lanStation, want int) lanFlow {
 	return lanFlow{what: what, from: from, to: lanMAC("ff:ff:ff:ff:ff:ff"), at: []lanStation{at}, want: want}
+}
+
+// TestFramesToASecondAddress of a guest, from which it has spoken.
+func TestFramesToASecondAddress(t *testing.T) {
+	want := map[port.Table]int{port.Kernel: 10, port.Roaming: 10, port.Sticky: 0, port.Static: 0}
+	lanEachTable(t, func(t *testing.T, table port.Table, n *lanNode, a, _ map[port.Mode]*guest) {
+		var from, to []lanFlow
+		for i, mode := range port.Modes {
+			second := a[mode].as(lanStation{mac: net.HardwareAddr{2, 0, 0, 0, 0xee, byte(i)}})
+			from = append(from, second.to(fmt.Sprintf("%s: from its second address", mode), n.outside, 10))
+			to = append(to, n.outside.to(fmt.Sprintf("%s: to its second address", mode), second, want[table]))
+		}
+		lanExpect(t, from...)
+		lanExpect(t, to...)
+	})
 }
 
 // TestFramesHairpin: a frame comes back to where it came from when it would

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/fdb"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
@@ -17,16 +18,20 @@ func (s *Site) Remove(id port.ID) error {
 	if err != nil {
 		return err
 	}
-	if there = there && ours(end, id); there {
-		err = s.removeMovedEntry(end)
+	if !there || !ours(end, id) {
+		return s.removePodSide(id, nil)
 	}
-	err = errors.Join(err, s.removePodSide(id, end, there))
-	if !there {
-		return err
+	br, err := s.host.LinkAt(end.MasterIndex)
+	if err != nil {
+		br = rtnl.Link{} // no port any more, or of a bridge that is just going
 	}
+	err = errors.Join(s.removeMovedEntry(end), s.removePodSide(id, &end))
 	// A veth end has gone with its peer by now, unless the peer was elsewhere.
 	if e := ignoreMissing(s.host.Delete(end.Index)); e != nil {
 		err = errors.Join(err, fmt.Errorf("delete port %q: %w", end.Name, e))
+	}
+	if br.Kind == bridge.Kind {
+		err = errors.Join(err, ignoreMissing(bridge.Of(br).KeepMTU(s.host)))
 	}
 	return err
 }
@@ -62,11 +67,11 @@ type side struct {
 
 // podSide reaches the pod's devices: through its namespace, or when that is not
 // known, through the port's veth peer, whose namespace the kernel knows by id.
-func (s *Site) podSide(end rtnl.Link, there bool) (side, bool) {
+func (s *Site) podSide(end *rtnl.Link) (side, bool) {
 	if s.pod != nil {
 		return side{s.pod.Links, s.pod.Delete, s.pod.DeleteGroup}, true
 	}
-	if !there || end.NetNsID < 0 {
+	if end == nil || end.NetNsID < 0 {
 		return side{}, false
 	}
 	return side{
@@ -76,9 +81,10 @@ func (s *Site) podSide(end rtnl.Link, there bool) (side, bool) {
 	}, true
 }
 
-// removePodSide deletes the attachment's devices in the pod.
-func (s *Site) removePodSide(id port.ID, end rtnl.Link, there bool) error {
-	pod, known := s.podSide(end, there)
+// removePodSide deletes the attachment's devices in the pod. end is its port, if
+// it is there.
+func (s *Site) removePodSide(id port.ID, end *rtnl.Link) error {
+	pod, known := s.podSide(end)
 	if !known {
 		return nil
 	}

@@ -47,7 +47,12 @@ func Find(c *rtnl.Conn, name string) (Bridge, error) {
 	case l.Kind != Kind:
 		return Bridge{}, fmt.Errorf("bridge %q is a link of kind %q: %w", name, l.Kind, ErrNotBridge)
 	}
-	return Bridge{Name: name, Index: l.Index, MAC: l.MAC(), MTU: l.MTU, Up: l.Up()}, nil
+	return Of(l), nil
+}
+
+// Of is the bridge that l describes.
+func Of(l rtnl.Link) Bridge {
+	return Bridge{Name: l.Name, Index: l.Index, MAC: l.MAC(), MTU: l.MTU, Up: l.Up()}
 }
 
 // Create makes a bridge that stays as it is whatever joins it: MAC and MTU are
@@ -85,8 +90,8 @@ func raise(c *rtnl.Conn, b Bridge) error {
 	if err := c.Mute(b.Name); err != nil {
 		return fmt.Errorf("turn IPv6 off: %w", err)
 	}
-	if err := c.SetLink(b.Index, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(b.MTU)))); err != nil {
-		return fmt.Errorf("set MTU %d: %w", b.MTU, err)
+	if err := b.setMTU(c); err != nil {
+		return err
 	}
 	return c.SetUp(b.Index)
 }
@@ -99,6 +104,41 @@ func Delete(c *rtnl.Conn, b Bridge) error {
 	}
 	if err := c.Delete(b.Index); err != nil && !rtnl.IsNotExist(err) {
 		return fmt.Errorf("delete bridge %q: %w", b.Name, err)
+	}
+	return nil
+}
+
+// KeepMAC gives the bridge its address back where a new port has changed it: the
+// kernel lets a bridge whose address was never set follow the lowest of its
+// ports (br_stp_recalculate_bridge_id), and its neighbours would lose it.
+func (b Bridge) KeepMAC(c *rtnl.Conn) error {
+	now, err := c.LinkAt(b.Index)
+	if err != nil || now.MAC() == b.MAC || b.MAC.IsZero() {
+		return err
+	}
+	if err := c.SetLink(b.Index, nl.NewRtAttr(unix.IFLA_ADDRESS, b.MAC.HardwareAddr())); err != nil {
+		return fmt.Errorf("keep MAC %s of bridge %q: %w", b.MAC, b.Name, err)
+	}
+	return nil
+}
+
+// KeepMTU gives the bridge its MTU back where the kernel has forgotten it with
+// the last port (br_mtu_auto_adjust). With other ports left the kernel is right:
+// it takes the smallest of theirs.
+func (b Bridge) KeepMTU(c *rtnl.Conn) error {
+	now, err := c.LinkAt(b.Index)
+	if err != nil || now.MTU == b.MTU {
+		return err
+	}
+	if ports, err := c.LinksOf(b.Index); err != nil || len(ports) > 0 {
+		return err
+	}
+	return b.setMTU(c)
+}
+
+func (b Bridge) setMTU(c *rtnl.Conn) error {
+	if err := c.SetLink(b.Index, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(b.MTU)))); err != nil {
+		return fmt.Errorf("set MTU %d of bridge %q: %w", b.MTU, b.Name, err)
 	}
 	return nil
 }

@@ -165,5 +165,9 @@ func Available() error {
 	if err != nil {
 		return fmt.Errorf("%w: load the tun module, or give the plugin access", err)
 	}
-	return f.Close()
+	defer f.Close()
+	if _, err := unix.IoctlGetUint32(int(f.Fd()), unix.TUNGETFEATURES); err != nil {
+		return fmt.Errorf("%s is something else than the tun device: %w", Device, err)
+	}
+	return nil
 }
