@@ -27,6 +27,10 @@ func run(args []string, getenv func(string) string, stdin io.Reader, stdout, std
 	if len(args) > 0 {
 		command, args = args[0], args[1:]
 	}
+	if len(args) > 0 && command != "ports" {
+		fmt.Fprintf(stderr, "tapbridge: %s takes no %q; try: tapbridge help\n", command, args)
+		return 2
+	}
 	switch command {
 	case "ports":
 		return ports(args, stdout, stderr)
@@ -48,7 +52,7 @@ const help = `tapbridge %s gives a virtual machine in a pod a port on a Linux br
 It is a CNI plugin: a container runtime or Multus calls it with CNI_COMMAND set
 and a configuration on stdin. A person can call:
 
-  tapbridge ports [-o json]   the ports of this node, whose they are, and what is wrong with them
+  tapbridge ports [-o json]   the ports in this network namespace, whose they are, what is wrong with them
   tapbridge options           the keys of the configuration, with their defaults
   tapbridge version           the version, and the CNI versions it speaks
   tapbridge help              this text

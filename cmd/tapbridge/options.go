@@ -10,7 +10,11 @@ import (
 // options explains the keys of the configuration.
 func options(w io.Writer) int {
 	for _, k := range config.Keys {
-		fmt.Fprintf(w, "%s (%s; default: %s)\n    %s\n", k.Name, k.Type, k.Default, k.Effect)
+		given := "default: " + k.Default
+		if k.Default == "required" {
+			given = k.Default
+		}
+		fmt.Fprintf(w, "%s (%s; %s)\n    %s\n", k.Name, k.Type, given, k.Effect)
 	}
 	return 0
 }

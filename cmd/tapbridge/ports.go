@@ -2,14 +2,12 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/tapbridge/tapbridge/pkg/attach"
-	"github.com/tapbridge/tapbridge/pkg/mac"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
@@ -22,40 +20,56 @@ type row struct {
 	Network     string     `json:"network"`
 	ContainerID string     `json:"containerID"`
 	IfName      string     `json:"ifname"`
-	GuestMAC    mac.Addr   `json:"guestMAC"`
-	TapMAC      mac.Addr   `json:"tapMAC"`
-	Carrier     bool       `json:"carrier"`
-	Drift       []string   `json:"drift"` // empty: as it should be
+	GuestMAC    string     `json:"guestMAC"`
+	TapMAC      string     `json:"tapMAC"`
+	MTU         int        `json:"mtu"` // the guest's
+	Isolated    bool       `json:"isolated"`
+	Hairpin     bool       `json:"hairpin"`
+	Locked      bool       `json:"locked"`
+	Carrier     *bool      `json:"carrier"` // null: not known
+	Drift       []string   `json:"drift"`   // empty: as it should be
 	Unchecked   string     `json:"unchecked,omitempty"`
 }
 
-// ports lists the ports of the namespace. Exit code 1: a port is not as it
-// should be.
+// Exit codes of ports.
+const (
+	allRight    = 0
+	somethingIs = 1 // not as it should be
+	cannotTell  = 2
+)
+
+const portsUsage = "usage: tapbridge ports [-o table|json]"
+
+// ports lists the ports of the namespace.
 func ports(args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("tapbridge ports", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	format := flags.String("o", "table", "table or json")
-	if err := flags.Parse(args); err != nil {
-		return 2
+	switch strings.Join(args, " ") {
+	case "", "-o table":
+		return listPorts(stdout, stderr, printTable)
+	case "-o json":
+		return listPorts(stdout, stderr, printJSON)
+	case "-h", "--help", "help":
+		fmt.Fprintln(stdout, portsUsage)
+		return allRight
 	}
-	if flags.NArg() > 0 || *format != "table" && *format != "json" {
-		fmt.Fprintln(stderr, "usage: tapbridge ports [-o table|json]")
-		return 2
-	}
+	fmt.Fprintln(stderr, portsUsage)
+	return cannotTell
+}
+
+func listPorts(stdout, stderr io.Writer, print func(io.Writer, []row) error) int {
 	rows, err := readPorts()
 	if err == nil {
-		err = printPorts(stdout, rows, *format)
+		err = print(stdout, rows)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "tapbridge: ports: %v\n", err)
-		return 1
+		return cannotTell
 	}
 	for _, r := range rows {
 		if len(r.Drift) > 0 {
-			return 1
+			return somethingIs
 		}
 	}
-	return 0
+	return allRight
 }
 
 func readPorts() ([]row, error) {
@@ -74,31 +88,33 @@ func readPorts() ([]row, error) {
 
 func describe(p attach.Inspected) row {
 	r := row{
-		Port: p.PortName(), Bridge: p.Bridge, Mode: p.Mode, Table: p.Table,
+		Port: p.Port.Name, Bridge: p.Bridge, Mode: p.Mode, Table: p.Table,
 		Network: p.Network, ContainerID: p.ContainerID, IfName: p.IfName,
-		GuestMAC: p.Guest, TapMAC: p.Guest.Derived(), Carrier: p.Carrier, Drift: []string{},
+		GuestMAC: p.Guest.String(), TapMAC: p.Port.MAC().String(), MTU: p.MTU,
+		Isolated: p.Isolated, Hairpin: p.Hairpin, Locked: p.Locked,
+		Carrier: p.Carrier, Drift: append([]string{}, p.Wrong...),
 	}
-	if p.Unreachable {
-		r.Unchecked = "the pod's network namespace cannot be found: its side is not compared"
+	if p.Guest.IsZero() {
+		r.GuestMAC = ""
 	}
-	var drift *port.Drift
-	if errors.As(p.Drift, &drift) {
-		r.Drift = drift.Differences
+	if p.PodUnknown {
+		r.Unchecked = "the pod's network namespace was not found or cannot be entered (are you root?): its side is not compared"
 	}
 	return r
 }
 
-func printPorts(w io.Writer, rows []row, format string) error {
-	if format == "json" {
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(rows)
-	}
+func printJSON(w io.Writer, rows []row) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(rows)
+}
+
+func printTable(w io.Writer, rows []row) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "PORT\tBRIDGE\tMODE\tTABLE\tGUEST MAC\tTAP MAC\tCARRIER\tNETWORK\tCONTAINER\tIFNAME\tSTATE")
+	fmt.Fprintln(t, "PORT\tBRIDGE\tMODE\tTABLE\tGUEST MAC\tCARRIER\tNETWORK\tCONTAINER\tIFNAME\tSTATE")
 	for _, r := range rows {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Port, r.Bridge, r.Mode, r.Table,
-			r.GuestMAC, r.TapMAC, yesNo(r.Carrier), r.Network, short(r.ContainerID), r.IfName, r.state())
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Port, r.Bridge, r.Mode, r.Table,
+			r.GuestMAC, r.carrier(), r.Network, short(r.ContainerID), r.IfName, r.state())
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -124,8 +140,11 @@ func (r row) state() string {
 	return "ok"
 }
 
-func yesNo(b bool) string {
-	if b {
+func (r row) carrier() string {
+	switch {
+	case r.Carrier == nil:
+		return "?"
+	case *r.Carrier:
 		return "yes"
 	}
 	return "no"

@@ -138,17 +138,24 @@ func (c *Conn) dump(kind, reply int, parts ...nl.NetlinkRequestData) (msgs [][]b
 		return nil, err
 	}
 	defer socket.SetExtAck(true) // would have failed above
-	for range dumpAttempts {
+	err = untilConsistent(func() error {
 		r := c.request(kind, unix.NLM_F_DUMP)
 		for _, p := range parts {
 			r.AddData(p)
 		}
 		msgs, err = r.Execute(unix.NETLINK_ROUTE, uint16(reply))
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return msgs, err
+		return err
+	})
+	return msgs, err
+}
+
+func untilConsistent(dump func() error) error {
+	for range dumpAttempts {
+		if err := dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return err
 		}
 	}
-	return nil, fmt.Errorf("netlink dump %d times inconsistent: %w", dumpAttempts, unix.EINTR)
+	return fmt.Errorf("netlink dump %d times inconsistent: %w", dumpAttempts, unix.EINTR)
 }
 
 // IsNotExist reports whether err says that a device, or the namespace, is not

@@ -69,15 +69,6 @@ func (c *Conn) LinkAt(index int) (Link, error) {
 	return l, nil
 }
 
-// Exists reports whether a device of that name is there.
-func (c *Conn) Exists(name string) (bool, error) {
-	_, err := c.LinkNamed(name)
-	if IsNotExist(err) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
 func (c *Conn) link(parts ...nl.NetlinkRequestData) (Link, error) {
 	msg, err := c.Get(unix.RTM_GETLINK, unix.RTM_NEWLINK, append(parts, skipStats())...)
 	if err != nil {
@@ -165,6 +156,23 @@ func gone(err error) error {
 		return fmt.Errorf("network namespace behind the link: %w (%w)", unix.ENOENT, err)
 	}
 	return err
+}
+
+// Addresses lists the IP addresses of one device.
+func (c *Conn) Addresses(index int) ([]string, error) {
+	var list []netlink.Addr
+	err := untilConsistent(func() (err error) {
+		list, err = c.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, netlink.FAMILY_ALL)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the addresses of link %d: %w", index, err)
+	}
+	texts := make([]string, len(list))
+	for i, a := range list {
+		texts[i] = a.IPNet.String()
+	}
+	return texts, nil
 }
 
 // Mute turns IPv6 off on a device of the namespace. Without an IPv4 address

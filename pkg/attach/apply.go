@@ -139,23 +139,25 @@ func undo(steps []step) (err error) {
 // vacant refuses to begin where a device is in the way. The kernel would refuse
 // as well, but later and in fewer words.
 func (w *work) vacant() error {
-	there, err := w.host.Exists(w.want.Name)
-	if err != nil {
+	end, there, err := find(w.host, w.want.Name)
+	switch {
+	case err != nil:
 		return err
-	}
-	if there {
+	case there && ours(end, w.a.ID):
 		return fmt.Errorf("port %q of container %s, interface %q, %w: DEL it first", w.want.Name, w.a.ContainerID, w.a.IfName, ErrExists)
+	case there:
+		return fmt.Errorf("a device %q that is not tapbridge's %w: rename or remove it", w.want.Name, ErrExists)
 	}
-	if err := vacant(w.pod, w.a.IfName); err != nil || w.want.Tap == nil {
+	if err := vacant(w.pod, w.a.IfName, "CNI_IFNAME"); err != nil || w.want.Tap == nil {
 		return err
 	}
-	return vacant(w.pod, w.want.Tap.Name)
+	return vacant(w.pod, w.want.Tap.Name, fmt.Sprintf("the tap of %q", w.a.IfName))
 }
 
-func vacant(pod *rtnl.Conn, name string) error {
-	there, err := pod.Exists(name)
-	if err == nil && there {
-		err = fmt.Errorf("interface %q %w in the pod's network namespace", name, ErrExists)
+func vacant(pod *rtnl.Conn, name, role string) error {
+	_, there, err := find(pod, name)
+	if there {
+		err = fmt.Errorf("interface %q, %s, %w in the pod's network namespace", name, role, ErrExists)
 	}
 	return err
 }

@@ -1,65 +1,110 @@
 package attach
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
-// Inspected is one attachment and how it stands.
+// Inspected is one port and how it stands.
 type Inspected struct {
-	Attached
-	Carrier     bool  // a VMM has the tap open; in mode veth: the pair is up
-	Drift       error // what port.Diff says; nil: as it should be
-	Unreachable bool  // the pod's namespace could not be found, only the bridge's side was compared
+	Attached            // without a record: the port alone
+	Carrier    *bool    // a VMM has the tap open; in mode veth: the pair is up; nil: not known
+	Wrong      []string // empty: as it should be
+	PodUnknown bool     // the pod's namespace could not be entered, only the bridge's side was compared
 }
 
-// Inspect observes every attachment of the namespace. It is for people: to reach
-// the pods it searches the processes of the node for their namespaces.
+// Inspect observes every port of ours in the namespace. It is for people: to
+// reach the pods it searches the processes of the node for their namespaces.
 func (s *Site) Inspect() ([]Inspected, error) {
-	all, err := s.List()
+	all, unrecorded, err := s.List()
 	if err != nil {
 		return nil, err
 	}
 	pods := s.namespaces()
-	result := make([]Inspected, len(all))
-	for i, a := range all {
-		if result[i], err = s.inspect(a, pods[a.Port.NetNsID]); err != nil {
-			return nil, err
+	var result []Inspected
+	for _, a := range all {
+		in, err := s.inspect(a, pods[a.Port.NetNsID])
+		if err != nil {
+			return nil, fmt.Errorf("port %q: %w", a.Port.Name, err)
 		}
+		result = append(result, in)
+	}
+	for _, l := range unrecorded {
+		carrier := l.Carrier()
+		result = append(result, Inspected{Attached: Attached{Port: l}, Carrier: &carrier,
+			Wrong: []string{fmt.Sprintf("alias is %q, want the record of an attachment: it cannot be told whose port this is", l.Alias)}})
 	}
 	return result, nil
 }
 
 func (s *Site) inspect(a Attached, path string) (Inspected, error) {
-	in := Inspected{Attached: a, Carrier: a.Port.Carrier()}
+	in := Inspected{Attached: a}
 	want := a.Want()
 	site := &Site{host: s.host}
 	if want.Pod != nil {
-		pod, err := rtnl.OpenAt(path)
-		if err == nil {
-			defer pod.Close()
-		}
-		if site.pod = pod; err != nil {
-			in.Unreachable = true
+		var err error
+		if site.pod, err = rtnl.OpenAt(path); err == nil {
+			defer site.pod.Close()
+		} else {
+			in.PodUnknown = true
 			want.Pod, want.Tap, want.Redirect, want.Access = nil, nil, nil, nil
 		}
 	}
 	got, err := site.Observe(want)
 	if err != nil {
-		return in, fmt.Errorf("port %q: %w", want.Name, err)
+		return in, err
 	}
-	in.Drift = port.Diff(want, got)
-	if want.Tap != nil {
-		t, there, err := find(site.pod, want.Tap.Name)
-		in.Carrier = err == nil && there && t.Carrier()
+	var drift *port.Drift
+	if errors.As(port.Diff(want, got), &drift) {
+		in.Wrong = drift.Differences
 	}
-	return in, nil
+	trouble, err := s.bridgeTrouble(a)
+	in.Wrong = append(in.Wrong, trouble...)
+	in.Carrier = site.carrier(a, in.PodUnknown)
+	return in, err
+}
+
+// bridgeTrouble is what is wrong with the bridge, from the port's point of view.
+func (s *Site) bridgeTrouble(a Attached) (wrong []string, err error) {
+	br, err := bridge.Find(s.host, a.Bridge)
+	if errors.Is(err, bridge.ErrNotFound) || errors.Is(err, bridge.ErrNotBridge) {
+		return nil, nil // the port is on none, which has been said
+	}
+	if err == nil && !br.Up {
+		wrong = append(wrong, fmt.Sprintf("bridge %s is down", br.Name))
+	}
+	if err == nil && br.MTU < a.MTU {
+		wrong = append(wrong, fmt.Sprintf("bridge %s has MTU %d, less than the guest's %d", br.Name, br.MTU, a.MTU))
+	}
+	return wrong, err
+}
+
+// carrier tells whether a VMM is there. A pair of veth ends has carrier also
+// without one, so the tap in the pod must be asked.
+func (s *Site) carrier(a Attached, podUnknown bool) *bool {
+	l := a.Port
+	if a.Mode == port.Tap {
+		if podUnknown {
+			return nil
+		}
+		t, there, err := find(s.pod, a.TapName())
+		if err != nil || !there {
+			return nil
+		}
+		l = t
+	}
+	carrier := l.Carrier()
+	return &carrier
 }
 
 // namespaces finds a path for each network namespace that the host's namespace
@@ -67,20 +112,33 @@ func (s *Site) inspect(a Attached, path string) (Inspected, error) {
 func (s *Site) namespaces() map[int]string {
 	found := map[int]string{}
 	seen := map[uint64]bool{}
-	for _, pattern := range []string{"/run/netns/*", "/proc/[0-9]*/ns/net"} {
-		paths, _ := filepath.Glob(pattern) // fails on a bad pattern only
-		for _, p := range paths {
-			var st unix.Stat_t
-			if unix.Stat(p, &st) != nil || seen[st.Ino] {
-				continue
-			}
-			seen[st.Ino] = true
-			if id, err := s.nsID(p); err == nil && id >= 0 {
-				found[id] = p
-			}
+	processes, _ := filepath.Glob("/proc/[0-9]*/ns/net") // fails on a bad pattern only
+	for _, p := range append(mounted(), processes...) {
+		var st unix.Stat_t
+		if unix.Stat(p, &st) != nil || seen[st.Ino] {
+			continue
+		}
+		seen[st.Ino] = true
+		if id, err := s.nsID(p); err == nil && id >= 0 {
+			found[id] = p
 		}
 	}
 	return found
+}
+
+// mounted are the paths at which runtimes keep network namespaces: bind mounts
+// of "net:[inode]" (proc_pid_mountinfo(5)).
+func mounted() (paths []string) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[3], "net:[") {
+			paths = append(paths, f[4])
+		}
+	}
+	return paths
 }
 
 // nsID is the id that the host's namespace has for the one at path; negative

@@ -14,26 +14,26 @@ type Attached struct {
 	Port rtnl.Link
 }
 
-// List finds the attachments by the records on their ports.
-func (s *Site) List() ([]Attached, error) {
+// List finds the attachments by the records on their ports, and the ports that
+// have lost theirs.
+func (s *Site) List() (all []Attached, unrecorded []rtnl.Link, err error) {
 	links, err := s.host.Links()
-	if err != nil {
-		return nil, err
-	}
-	var all []Attached
 	for _, l := range links {
 		a, err := port.ParseRecord(l.Alias)
-		if err == nil && l.Name == a.PortName() {
+		switch {
+		case err == nil && l.Name == a.PortName():
 			all = append(all, Attached{a, l})
+		case port.Marked(l.Name, l.Group):
+			unrecorded = append(unrecorded, l)
 		}
 	}
-	return all, nil
+	return all, unrecorded, err
 }
 
 // RemoveOthers removes the attachments of a network that are not among the valid
 // ones. One that cannot be removed does not keep the rest.
 func (s *Site) RemoveOthers(network string, valid []port.ID) error {
-	all, err := s.List()
+	all, _, err := s.List()
 	if err != nil {
 		return err
 	}

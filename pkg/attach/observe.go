@@ -2,6 +2,7 @@ package attach
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
@@ -50,16 +51,13 @@ func (s *Site) observeHost(want port.Port, got *port.Port) error {
 	return err
 }
 
-// master is the name of the device that l is a port of.
-func (s *Site) master(l rtnl.Link) (string, error) {
+// master is the device that l is a port of; without a name when there is none.
+func (s *Site) master(l rtnl.Link) (rtnl.Link, error) {
 	if l.MasterIndex == 0 {
-		return "", nil
+		return rtnl.Link{}, nil
 	}
 	m, err := s.host.LinkAt(l.MasterIndex)
-	if rtnl.IsNotExist(err) {
-		return "", nil
-	}
-	return m.Name, err
+	return m, ignoreMissing(err)
 }
 
 // entry is where the bridge of end sends frames for the guest.
@@ -85,7 +83,7 @@ func (s *Site) observePod(want port.Port, got *port.Port) error {
 		return err
 	}
 	if there {
-		if got.Pod, err = device(s.pod, inner, want.Pod.Muted); err != nil {
+		if got.Pod, err = podDevice(s.pod, inner, want.Pod.Muted); err != nil {
 			return err
 		}
 	}
@@ -97,7 +95,7 @@ func (s *Site) observePod(want port.Port, got *port.Port) error {
 		return err
 	}
 	got.Access = access(t)
-	if got.Tap, err = device(s.pod, t, want.Tap.Muted); err != nil || !there {
+	if got.Tap, err = podDevice(s.pod, t, want.Tap.Muted); err != nil || !there {
 		return err
 	}
 	pair, err := redirect.Observe(s.pod, t.Index, inner.Index)
@@ -123,6 +121,21 @@ func device(c *rtnl.Conn, l rtnl.Link, readMuted bool) (*port.Device, error) {
 	var err error
 	d.Muted, err = c.Muted(l.Name)
 	return d, err
+}
+
+// podDevice also looks for addresses on a device that should be mute: with one,
+// the pod's stack would answer in the guest's place.
+func podDevice(c *rtnl.Conn, l rtnl.Link, mute bool) (*port.Device, error) {
+	d, err := device(c, l, mute)
+	if err != nil || !mute {
+		return d, err
+	}
+	addresses, err := c.Addresses(l.Index)
+	if err != nil {
+		return nil, err
+	}
+	d.Addresses = strings.Join(addresses, " ")
+	return d, nil
 }
 
 func access(l rtnl.Link) *tap.Access {

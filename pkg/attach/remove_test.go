@@ -144,7 +144,7 @@ func TestRemoveOthers(t *testing.T) {
 		if err := s.RemoveOthers("vms", []port.ID{keep.ID}); err != nil {
 			t.Fatal(err)
 		}
-		all, err := s.List()
+		all, _, err := s.List()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -24,7 +24,7 @@ var (
 	// ErrNotFound says that there is no device of the bridge's name.
 	ErrNotFound = errors.New("no such device in this network namespace")
 	// ErrNotBridge says that the device of that name is something else.
-	ErrNotBridge = errors.New("not a bridge")
+	ErrNotBridge = errors.New("the device of that name is not a bridge")
 )
 
 // Bridge is a bridge of the node, found or to be created.
@@ -45,7 +45,7 @@ func Find(c *rtnl.Conn, name string) (Bridge, error) {
 	case err != nil:
 		return Bridge{}, fmt.Errorf("bridge %q: %w", name, err)
 	case l.Kind != Kind:
-		return Bridge{}, fmt.Errorf("bridge %q is a link of kind %q: %w", name, l.Kind, ErrNotBridge)
+		return Bridge{}, fmt.Errorf("bridge %q: %w", name, ErrNotBridge)
 	}
 	return Of(l), nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -32,6 +33,7 @@ type Port struct {
 	Isolated       bool // no frames from and to other isolated ports
 	Hairpin        bool // frames may leave where they came in
 	Locked         bool // only sources with an entry here may send
+	Blocked        bool // no frame passes, though the device has carrier and the bridge is up
 }
 
 // Join makes a device a port. The flags cannot ride along (EOPNOTSUPP), so keep
@@ -77,14 +79,22 @@ func (p Port) confirm(c *rtnl.Conn, index int) error {
 	return nil
 }
 
-// Observe reads the membership of a link, whose bridge has that name.
-func Observe(l rtnl.Link, bridge string) Port {
-	p := Port{Bridge: bridge}
+// Observe reads the membership of a link in the bridge that master describes.
+func Observe(l, master rtnl.Link) Port {
+	p := Port{Bridge: master.Name, Blocked: blocked(l, master)}
 	for _, a := range p.attributes() {
 		v, _ := l.Port.Uint8(uint16(a.number))
 		*a.on = v == 1
 	}
 	return p
+}
+
+// blocked tells a port that somebody has switched off from one that waits for
+// carrier, or for the bridge: those are disabled as well.
+func blocked(l, master rtnl.Link) bool {
+	const disabled = 0 // BR_STATE_DISABLED
+	state, is := l.Port.Uint8(nl.IFLA_BRPORT_STATE)
+	return is && state == disabled && l.OperState == netlink.OperUp && master.Up()
 }
 
 // attribute ties a field of Port to its netlink attribute.

@@ -74,8 +74,8 @@ func ParseHeader(stdin []byte) (Header, error) {
 		return Header{}, err
 	}
 	h := Header{object: o, repeated: repeated, Stripped: !o.given("bridge")}
-	if err := o.read("cniVersion", &h.CNIVersion); err != nil {
-		return h, fmt.Errorf("%w: %w", ErrDecode, err)
+	if o.read("cniVersion", &h.CNIVersion) != nil {
+		return h, fmt.Errorf("%w: key %q has value %s: want a string", ErrDecode, "cniVersion", brief(o["cniVersion"]))
 	}
 	var ipam types.IPAM
 	if o.read("ipam", &ipam) == nil {
@@ -89,6 +89,9 @@ func ParseHeader(stdin []byte) (Header, error) {
 func (h Header) CheckName() error {
 	if err := h.object.read("name", &h.Name); err != nil {
 		return err
+	}
+	if h.Name == "" {
+		return fmt.Errorf("%w: key %q is missing", ErrInvalid, "name")
 	}
 	if err := utils.ValidateNetworkName(h.Name); err != nil {
 		return invalid("name", h.Name, "want a letter or digit, then letters, digits, '_', '.', '-'")
@@ -261,7 +264,7 @@ func (c *Config) readPrevResult() error {
 		c.PrevResult, err = usable(raw.PrevResult)
 	}
 	if err != nil {
-		return invalid("prevResult", c.object["prevResult"], err.Error())
+		return invalid("prevResult", c.object["prevResult"], reason(err))
 	}
 	return nil
 }

@@ -87,6 +87,9 @@ func TestBadInputIsRefusedByName(t *testing.T) {
 	}{
 		{`"brigde":"br0"`, config.ErrUnsupported, []string{`"brigde"`, `"br0"`}},
 		{`"bridge":"br0","macTablemanager":"libvirt"`, config.ErrUnsupported, []string{`"macTablemanager"`, `"libvirt"`, `did you mean "macTableManager"`}},
+		{`"bridge":"br0","macTableManger":"libvirt"`, config.ErrUnsupported, []string{`"macTableManger"`, `did you mean "macTableManager"`}},
+		{`"bridge":"br0","colour":"red"`, config.ErrUnsupported, []string{`"colour"`, `tapbridge options`}},
+		{`"plugins":[{"type":"tapbridge"}]`, config.ErrUnsupported, []string{`"plugins"`, "whole configuration list"}},
 		{`"bridge":"br0","bridge":"br1"`, config.ErrInvalid, []string{`"bridge"`, "twice"}},
 		{`"bridge":7`, config.ErrInvalid, []string{`"bridge"`, "7", "a string"}},
 		{`"bridge":""`, config.ErrInvalid, []string{`"bridge"`, "missing"}},

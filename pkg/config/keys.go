@@ -13,8 +13,8 @@ type Key struct{ Name, Type, Default, Effect string }
 // Keys lists them all; the README shows the same table.
 var Keys = []Key{
 	{"bridge", "string", "required", "The bridge to join, in the plugin's own network namespace. An existing bridge is never changed."},
-	{"createBridge", "bool", "false", "Make the bridge if it is missing: pinned MAC and MTU, up, no forward delay, no IPv6 of its own."},
-	{"mode", "tap, veth, host-tap", "tap", "What stands between bridge and VM, see Modes."},
+	{"createBridge", "bool", "false", "Make the bridge if it is missing: pinned MAC, the MTU of this configuration (else 1500), up, no forward delay, no IPv6 of its own. It stays."},
+	{"mode", "tap, veth, host-tap", "tap", "What stands between bridge and VM: a veth pair and a tap in the pod, a veth pair alone, or the tap itself as the port."},
 	{"macTableManager", "kernel, libvirt", "kernel", "kernel: the bridge learns and floods. libvirt: learning and unicast flood are off and the guest's MAC gets a forwarding entry."},
 	{"fdb", "sticky, static, roaming", "sticky", "With libvirt: the kind of that entry. It decides what happens during a live migration, see docs/macTable.md."},
 	{"mac", "string", "computed", "The guest's MAC. Later sources win: CNI_ARGS MAC, args.cni.mac, runtimeConfig.mac. Without any: a stable one from container id and interface name."},
@@ -61,19 +61,35 @@ func (o object) checkKeys() error {
 			if s := string(value); s != "false" && s != "null" {
 				return fmt.Errorf("%w: key %q has value %s: not supported yet", ErrUnsupported, key, brief(value))
 			}
+		case key == "plugins":
+			return fmt.Errorf("%w: key %q: this is a whole configuration list; a plugin gets one entry of it, with the list's name and cniVersion", ErrUnsupported, key)
 		default:
-			return fmt.Errorf("%w: key %q has value %s: tapbridge does not know it%s", ErrUnsupported, key, brief(value), suggestion(key))
+			return fmt.Errorf("%w: key %q has value %s: tapbridge does not know it, %s", ErrUnsupported, key, brief(value), suggestion(key))
 		}
 	}
 	return nil
 }
 
-// suggestion finds the key that was meant when only the case is wrong.
+// suggestion finds the key that was meant, if one is near.
 func suggestion(key string) string {
 	for _, k := range Keys {
-		if strings.EqualFold(k.Name, key) {
-			return fmt.Sprintf(", did you mean %q?", k.Name)
+		if strings.EqualFold(k.Name, key) || nearly(k.Name, key) {
+			return fmt.Sprintf("did you mean %q?", k.Name)
 		}
 	}
-	return ""
+	return `see "tapbridge options"`
+}
+
+// nearly reports whether b is a but for one letter too many, too few or wrong,
+// or two that have changed places.
+func nearly(a, b string) bool {
+	start := 0
+	for start < min(len(a), len(b)) && a[start] == b[start] {
+		start++
+	}
+	a, b = a[start:], b[start:]
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	return len(a) <= 1 && len(b) <= 1 || len(a) == 2 && len(b) == 2 && a[0] == b[1] && a[1] == b[0]
 }

@@ -17,10 +17,16 @@ type object map[string]json.RawMessage
 
 // parseObject also returns a key that stands twice, if there is one.
 func parseObject(data []byte) (o object, repeated string, err error) {
+	if len(bytes.TrimSpace(data)) == 0 {
+		return nil, "", fmt.Errorf("%w: stdin is empty", ErrDecode)
+	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	open, err := dec.Token()
-	if err != nil || open != json.Delim('{') {
-		return nil, "", errors.Join(ErrDecode, err)
+	if err != nil {
+		return nil, "", fmt.Errorf("%w: %w", ErrDecode, err)
+	}
+	if open != json.Delim('{') {
+		return nil, "", fmt.Errorf("%w: want a JSON object", ErrDecode)
 	}
 	o = object{}
 	for dec.More() {
@@ -113,7 +119,10 @@ func brief(value any) string {
 	var text string
 	switch v := value.(type) {
 	case json.RawMessage:
-		text = string(v)
+		var compact bytes.Buffer
+		if json.Compact(&compact, v) == nil {
+			text = compact.String()
+		}
 	case string:
 		text = fmt.Sprintf("%q", v)
 	default:

@@ -40,7 +40,7 @@ func (c *Config) Plan(id port.ID, br bridge.Bridge) (port.Attachment, error) {
 		a.MTU = br.MTU
 	}
 	if a.MTU > br.MTU {
-		return port.Attachment{}, invalid("mtu", c.MTU, fmt.Sprintf("bridge %q has MTU %d; a larger frame would be lost on it", br.Name, br.MTU))
+		return port.Attachment{}, invalid("mtu", c.MTU, fmt.Sprintf("bridge %q has MTU %d: lower the one, or raise the other (ip link set %s mtu %d)", br.Name, br.MTU, br.Name, c.MTU))
 	}
 	if c.Mode == port.Tap && id.TapName() == id.IfName {
 		return port.Attachment{}, fmt.Errorf("%w: CNI_IFNAME %q is the name that its own tap gets in mode %q", ErrInvalid, id.IfName, c.Mode)

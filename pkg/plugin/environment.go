@@ -43,10 +43,10 @@ func readEnvironment(getenv func(string) string) environment {
 }
 
 // Called reports whether the environment is that of a CNI call, be it a
-// defective one.
+// defective one. CNI_PATH alone is what people have in their shells.
 func Called(getenv func(string) string) bool {
 	e := readEnvironment(getenv)
-	return e.command != "" || e.containerID != "" || e.netNS != "" || e.ifName != "" || e.path != ""
+	return e.command != "" || e.containerID != "" || e.netNS != "" || e.ifName != ""
 }
 
 // check names everything that is missing or wrong at once.
@@ -90,7 +90,7 @@ func (e environment) checkNetNS() error {
 		return err
 	}
 	if os.SameFile(pod, own) && !e.ownNetNSAllowed {
-		return fmt.Errorf("%w: %s has value %q", errOwnNetNS, netNS, e.netNS)
+		return fmt.Errorf("%w: %s has value %q; if that is meant, set %s=1", errOwnNetNS, netNS, e.netNS, override)
 	}
 	return nil
 }

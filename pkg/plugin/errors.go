@@ -79,8 +79,8 @@ func (r *request) printError(err error) {
 		v = newest
 	}
 	msg, details := strings.ReplaceAll(err.Error(), "\n", "; "), ""
-	if errors.Is(err, errVersion) { // the library's skeleton tells the versions in details, too
-		msg, details, _ = strings.Cut(msg, ": ")
+	if errors.Is(err, errVersion) { // the specification's reconciler tells the versions in details
+		msg, details, _ = strings.Cut(msg, ", ")
 	}
 	answer := struct {
 		CNIVersion string `json:"cniVersion"`

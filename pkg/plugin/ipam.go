@@ -95,10 +95,16 @@ func (r *request) ipamDel() error { return r.delegated(context.Background(), inv
 
 func (r *request) ipamGC() error { return r.delegated(context.Background(), invoke.DelegateGC) }
 
+// ipamStatus keeps a delegate's own code; one that cannot even be asked makes us
+// unavailable.
 func (r *request) ipamStatus() error {
 	ctx, cancel := context.WithTimeout(context.Background(), statusWait)
 	defer cancel()
-	return r.delegated(ctx, invoke.DelegateStatus)
+	err := r.delegated(ctx, invoke.DelegateStatus)
+	if err == nil || errors.As(err, new(*types.Error)) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errUnavailable, err)
 }
 
 // ipamAdd asks for addresses and adds them to the result. Whatever fails after
@@ -108,10 +114,14 @@ func (r *request) ipamAdd(site *attach.Site, c *config.Config, a port.Attachment
 	if err == nil {
 		err = r.adopt(site, c, answer, result)
 	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("IPAM delegate %q: %w", c.IPAM, err), r.ipamDel())
+	if err == nil {
+		return nil
 	}
-	return nil
+	err = fmt.Errorf("IPAM delegate %q: %w", c.IPAM, err)
+	if del := r.ipamDel(); del != nil && del.Error() != err.Error() { // a missing delegate says it twice
+		return errors.Join(err, del)
+	}
+	return err
 }
 
 // adopt takes the delegate's answer into the result. In mode veth the pod gets

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"slices"
 
 	"github.com/containernetworking/cni/pkg/version"
@@ -64,7 +65,16 @@ func Run(getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) 
 	return 0
 }
 
-func (r *request) answer(stdin io.Reader) error {
+// recovered turns a panic, a defect of ours or of a library, into an error that
+// the caller can read.
+func recovered(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("defect in tapbridge, please report it: %v: %s", p, debug.Stack())
+	}
+}
+
+func (r *request) answer(stdin io.Reader) (err error) {
+	defer recovered(&err)
 	if r.command == "VERSION" {
 		return r.version(stdin)
 	}
@@ -101,7 +111,7 @@ func (r *request) checkVersion(since string) error {
 		return nil
 	}
 	if given == "" {
-		given = "0.1.0"
+		return fmt.Errorf(`%w: "cniVersion" is missing, which means "0.1.0", supported are %q`, errVersion, Versions)
 	}
 	if !slices.Contains(Versions, given) {
 		return fmt.Errorf("%w: the configuration has %q, supported are %q", errVersion, given, Versions)

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -74,7 +75,10 @@ func (r *request) inPrevResult(c *config.Config) (guestNIC, error) {
 // not make its ports wrong, and a later plugin of the chain may have lowered the
 // pod interface's.
 func (r *request) wanted(site *attach.Site, c *config.Config, given guestNIC) (port.Port, error) {
-	br, err := findBridge(site, c)
+	br, err := bridge.Find(site.Host(), c.Bridge)
+	if errors.Is(err, bridge.ErrNotFound) {
+		br, err = c.NewBridge(), nil // that the port is on none will be seen
+	}
 	if err != nil {
 		return port.Port{}, err
 	}

@@ -146,6 +146,9 @@ func (r *request) status() error {
 		}
 	}
 	br, err := findBridge(site, c)
+	if err == nil {
+		_, err = c.Plan(port.ID{}, br)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnavailable, err)
 	}
@@ -162,6 +165,9 @@ func (r *request) openPod() (*attach.Site, error) {
 	}
 	site, err := attach.OpenPod(r.netNS)
 	if err != nil {
+		if os.Geteuid() != 0 {
+			err = fmt.Errorf("%w (tapbridge must be run by root)", err)
+		}
 		return nil, fmt.Errorf("%w: %s: %w", errEnvironment, netNS, err)
 	}
 	return site, nil

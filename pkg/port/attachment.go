@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"strconv"
+	"strings"
 
 	"github.com/tapbridge/tapbridge/pkg/mac"
 	"github.com/tapbridge/tapbridge/pkg/tap"
@@ -64,18 +65,37 @@ func (id ID) key() string {
 	return hex.EncodeToString(sum[:6])
 }
 
+// portPrefix begins the name of every bridge port.
+const portPrefix = "tb"
+
 // PortName is the name of the bridge port, the same on every call.
-func (id ID) PortName() string { return "tb" + id.key() }
+func (id ID) PortName() string { return portPrefix + id.key() }
 
 // Group is the link group of every device of the attachment: made from the last
 // eight digits of the port's name, so that devices can be told to belong together
 // without reading their alias.
 func (id ID) Group() uint32 {
-	n, err := strconv.ParseUint(id.key()[4:], 16, 32)
-	if err != nil {
-		panic("port: key is not hexadecimal: " + err.Error())
+	group, ok := groupOf(id.key())
+	if !ok {
+		panic("port: a key that is not 12 hexadecimal digits")
 	}
-	return uint32(n)>>2 | 1<<30 // far from the small numbers that people use, and not negative to iproute2
+	return group
+}
+
+func groupOf(key string) (uint32, bool) {
+	if len(key) != 12 {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(key[4:], 16, 32)
+	return uint32(n)>>2 | 1<<30, err == nil // far from the small numbers that people use, and not negative to iproute2
+}
+
+// Marked reports whether a device of that name and group is a port of ours,
+// whatever its alias says.
+func Marked(name string, group uint32) bool {
+	key, ours := strings.CutPrefix(name, portPrefix)
+	want, ok := groupOf(key)
+	return ours && ok && group == want
 }
 
 // TapName is the name of the tap in the pod.

@@ -107,7 +107,21 @@ func (d *Drift) device(role string, want, got *Device) {
 	compare(d, what+": MTU", want.MTU, got.MTU)
 	compare(d, what+": up", want.Up, got.Up)
 	compare(d, what+": IPv6 disabled", want.Muted, got.Muted)
-	compare(d, what+": alias", want.Record, got.Record)
+	compare(d, what+": addresses", want.Addresses, got.Addresses)
+	d.record(what, want.Record, got.Record)
+}
+
+// record compares two records word by word: what a changed configuration would
+// ask for is hard to see in two long lines.
+func (d *Drift) record(what, want, got string) {
+	wanted, there := strings.Fields(want), strings.Fields(got)
+	if _, err := ParseRecord(got); err != nil || len(wanted) != len(there) {
+		compare(d, what+": alias", want, got)
+		return
+	}
+	for i := range wanted {
+		compare(d, what+": alias", wanted[i], there[i])
+	}
 }
 
 func (d *Drift) membership(want, got bridge.Port) {
@@ -115,6 +129,7 @@ func (d *Drift) membership(want, got bridge.Port) {
 	if want.Bridge != got.Bridge {
 		return // another bridge's flags tell nothing
 	}
+	compare(d, "forwarding while it has carrier", !want.Blocked, !got.Blocked)
 	compare(d, "learning", want.Learning, got.Learning)
 	compare(d, "unicast flood", want.UnicastFlood, got.UnicastFlood)
 	compare(d, "multicast flood", want.MulticastFlood, got.MulticastFlood)

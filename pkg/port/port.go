@@ -10,13 +10,15 @@ import (
 
 // Device is one device of an attachment.
 type Device struct {
-	Name   string
-	Kind   string // of link
-	MAC    mac.Addr
-	MTU    int // bytes
-	Up     bool
-	Muted  bool   // the kernel sends nothing of its own through it
-	Record string // its ifalias
+	Name  string
+	Kind  string // of link
+	MAC   mac.Addr
+	MTU   int // bytes
+	Up    bool
+	Muted bool // IPv6 is disabled: the kernel sends nothing of its own through it
+
+	Addresses string // that a mute device in the pod should not have
+	Record    string // its ifalias
 }
 
 // Port is the port of one attachment, as it should be or as it is: one type for

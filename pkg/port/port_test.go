@@ -44,6 +44,9 @@ func TestNamesAreForEver(t *testing.T) {
 	if got, want := id.Group(), uint32(1368785461); got != want {
 		t.Errorf("the group is %d, want %d", got, want)
 	}
+	if !port.Marked(id.PortName(), id.Group()) || port.Marked(id.PortName(), 0) || port.Marked("tbx", id.Group()) {
+		t.Error("a port of ours is not told from others by name and group")
+	}
 }
 
 func TestWant(t *testing.T) {

@@ -61,17 +61,30 @@ func Observe(c *rtnl.Conn, tap, inner int) (Pair, error) {
 	return Pair{Out: out, In: in}, err
 }
 
+// passes reports whether every frame that comes in at one device goes out at the
+// other: the first filter decides, so it must be ours.
 func passes(c *rtnl.Conn, from, to int) (bool, error) {
 	filters, err := c.FilterList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: from}}, ingress)
 	if err != nil {
 		return false, fmt.Errorf("list the filters of link %d: %w", from, err)
 	}
-	for _, f := range filters {
-		if u32, ok := f.(*netlink.U32); ok && redirects(u32.Actions, to) {
-			return true, nil
+	if len(filters) == 0 {
+		return false, nil
+	}
+	u32, ok := filters[0].(*netlink.U32)
+	return ok && matchesAll(u32) && redirects(u32.Actions, to), nil
+}
+
+func matchesAll(f *netlink.U32) bool {
+	if f.Protocol != unix.ETH_P_ALL || f.Sel == nil {
+		return false
+	}
+	for _, key := range f.Sel.Keys {
+		if key.Mask != 0 {
+			return false
 		}
 	}
-	return false, nil
+	return true
 }
 
 func redirects(actions []netlink.Action, to int) bool {

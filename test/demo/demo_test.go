@@ -67,7 +67,7 @@ func TestDemo(t *testing.T) {
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if !strings.Contains(out.String(), "done      everything was as it should be") {
+	if !strings.Contains(out.String(), "done      everything was as it should be, and everything is removed") {
 		t.Errorf("the demo does not end well:\n%s", out)
 	}
 	if left := leftovers(t, cmd.Process.Pid); len(left) > 0 {

@@ -25,42 +25,45 @@ func main() {
 	bin := flag.String("bin", "bin", "folder with the tapbridge binary")
 	conflist := flag.String("conflist", "examples/tap.conflist", "network configuration list")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signal.Ignore(syscall.SIGPIPE) // to end there would leave the node behind
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	if err := run(ctx, *kind, *bin, *conflist); err != nil {
+	n, err := run(ctx, *kind, *bin, *conflist)
+	left := n.remove()
+	if ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
+	if err = errors.Join(err, left); err != nil {
 		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
 		os.Exit(1)
 	}
+	say("done", "everything was as it should be, and everything is removed")
 }
 
-func run(ctx context.Context, kind, bin, conflist string) (err error) {
+// run returns the node with an error too: what there is of it must be removed.
+func run(ctx context.Context, kind, bin, conflist string) (*node, error) {
 	start, err := starter(ctx, kind)
 	if err != nil {
-		return err
+		return &node{}, err
 	}
 	n, err := newNode(ctx, bin, conflist)
-	defer func() { err = errors.Join(err, n.remove()) }()
 	if err != nil {
-		return err
+		return n, err
 	}
-	for i := range 2 {
+	for i := range n.pods {
 		if err := n.attach(ctx, i); err != nil {
-			return err
+			return n, err
 		}
 	}
 	if err := n.boot(ctx, start); err != nil {
-		return err
+		return n, err
 	}
 	for _, show := range []func(context.Context) error{n.showTraffic, n.showFlooding, n.showSpoofing, n.showPorts, n.showRemoval} {
 		if err := show(ctx); err != nil {
-			return err
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
+			return n, err
 		}
 	}
-	say("done", "everything was as it should be")
-	return nil
+	return n, ctx.Err()
 }
 
 // starter returns what starts a guest, after getting what it needs.

@@ -82,7 +82,11 @@ func newNode(ctx context.Context, bin, conflist string) (*node, error) {
 }
 
 func (n *node) all() []netns {
-	return []netns{n.host, n.lan, n.plain, n.pods[0].netns, n.pods[1].netns}
+	all := []netns{n.host, n.lan, n.plain}
+	for _, p := range n.pods {
+		all = append(all, p.netns)
+	}
+	return all
 }
 
 func (n *node) build(ctx context.Context) error {
@@ -175,7 +179,7 @@ func (n *node) remove() (err error) {
 		err = errors.Join(err, n.detach(ctx, p))
 	}
 	for _, ns := range n.all() {
-		if _, there := os.Stat(ns.path()); there != nil {
+		if _, missing := os.Stat(ns.path()); ns == "" || missing != nil {
 			continue
 		}
 		if out, e := exec.CommandContext(ctx, "ip", "netns", "del", string(ns)).CombinedOutput(); e != nil {

@@ -34,8 +34,8 @@ func (n *node) showFlooding(context.Context) error {
 		who  string
 		want int
 	}{
-		{link{n.host, n.pods[0].port}, "guest 1", 0},
-		{link{n.host, n.pods[1].port}, "guest 2", 0},
+		{link{n.host, n.pods[0].port}, "the port of guest 1", 0},
+		{link{n.host, n.pods[1].port}, "the port of guest 2", 0},
 		{link{n.plain, "eth0"}, "a plain bridge port", probes},
 	} {
 		got, err := count(from, c.to, unknown, onLAN)
@@ -50,7 +50,8 @@ func (n *node) showFlooding(context.Context) error {
 	return nil
 }
 
-// showSpoofing sends what a guest with a forged source address would.
+// showSpoofing sends from the pod interface what a guest with a forged source
+// address would: the redirect hands on the tap's frames there.
 func (n *node) showSpoofing(ctx context.Context) error {
 	attacker, victim := n.pods[0], n.pods[1]
 	uplink := link{n.lan, "lan0"}
@@ -59,7 +60,7 @@ func (n *node) showSpoofing(ctx context.Context) error {
 		whose  string
 		want   int
 	}{
-		{attacker.mac, "its own MAC", probes},
+		{attacker.mac, "guest 1's MAC", probes},
 		{victim.mac, "guest 2's MAC", 0},
 		{unknown, "an invented MAC", 0},
 	} {
@@ -67,7 +68,7 @@ func (n *node) showSpoofing(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		say("spoofing", "guest 1 -> uplink with %s as source: %d of %d pass", c.whose, got, probes)
+		say("spoofing", "pod 1 -> uplink with %s as source: %d of %d pass", c.whose, got, probes)
 		if got != c.want {
 			return fmt.Errorf("want %d", c.want)
 		}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tapbridge/tapbridge/internal/nstest"
+)
+
+// call runs the command in the host's namespace with an environment of its own.
+func call(host *nstest.NS, env map[string]string, stdin string, args ...string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	do := func() {
+		code = run(args, func(name string) string { return env[name] }, strings.NewReader(stdin), &out, &errs)
+	}
+	if host == nil {
+		do()
+	} else {
+		host.Do(do)
+	}
+	return code, out.String(), errs.String()
+}
+
+func TestCommands(t *testing.T) {
+	for _, c := range []struct {
+		args         []string
+		env          map[string]string
+		code         int
+		says, saysTo string // stdout, stderr
+	}{
+		{nil, nil, 0, "tapbridge ports", ""},
+		{nil, map[string]string{"CNI_PATH": "/opt/cni/bin"}, 0, "tapbridge ports", ""},
+		{nil, map[string]string{"CNI_NETNS": "/x"}, 1, `"msg": "invalid environment: CNI_COMMAND is missing"`, ""},
+		{[]string{"help"}, nil, 0, "tapbridge options", ""},
+		{[]string{"version"}, nil, 0, "CNI 0.3.0 0.3.1 0.4.0 1.0.0 1.1.0", ""},
+		{[]string{"options"}, nil, 0, "macTableManager (kernel, libvirt; default: kernel)", ""},
+		{[]string{"portz"}, nil, 2, "", `unknown command "portz"`},
+		{[]string{"version", "x"}, nil, 2, "", `version takes no ["x"]`},
+		{[]string{"ports", "-o", "yaml"}, nil, 2, "", "usage: tapbridge ports"},
+		{[]string{"ports", "-h"}, nil, 0, "usage: tapbridge ports", ""},
+	} {
+		code, stdout, stderr := call(nil, c.env, "", c.args...)
+		if code != c.code || !strings.Contains(stdout, c.says) || !strings.Contains(stderr, c.saysTo) || c.says == "" && stdout != "" || c.saysTo == "" && stderr != "" {
+			t.Errorf("%q with %v: code %d, stdout %q, stderr %q", c.args, c.env, code, stdout, stderr)
+		}
+	}
+}
+
+func TestPorts(t *testing.T) {
+	t.Parallel()
+	host, pod := nstest.New(t), nstest.New(t)
+	nstest.Bridge(t, host, "br0", "02:00:00:00:00:01")
+	add := func(mode, ifName, guest string) {
+		t.Helper()
+		env := map[string]string{"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "4f5c", "CNI_NETNS": pod.Path, "CNI_IFNAME": ifName}
+		stdin := `{"cniVersion":"1.1.0","name":"vms","bridge":"br0","macTableManager":"libvirt","mode":"` + mode + `","mac":"` + guest + `"}`
+		if code, stdout, stderr := call(host, env, stdin); code != 0 {
+			t.Fatalf("ADD: %s%s", stdout, stderr)
+		}
+	}
+	wantTable := func(code int, want string) {
+		t.Helper()
+		got, stdout, stderr := call(host, nil, "", "ports")
+		if diff := cmp.Diff(strings.TrimLeft(want, "\n"), stdout); diff != "" || got != code || stderr != "" {
+			t.Errorf("code %d, want %d; stderr %q; (-want +got):\n%s", got, code, stderr, diff)
+		}
+	}
+	wantTable(0, `
+PORT  BRIDGE  MODE  TABLE  GUEST MAC  CARRIER  NETWORK  CONTAINER  IFNAME  STATE
+`)
+	add("tap", "net1", "52:54:00:00:00:01")
+	add("veth", "net2", "52:54:00:00:00:02")
+	wantTable(0, `
+PORT            BRIDGE  MODE  TABLE   GUEST MAC          CARRIER  NETWORK  CONTAINER  IFNAME  STATE
+tb0bca465808d7  br0     tap   sticky  52:54:00:00:00:01  no       vms      4f5c       net1    ok
+tbd92df3b90c80  br0     veth  sticky  52:54:00:00:00:02  yes      vms      4f5c       net2    ok
+`)
+	nstest.OpenTap(t, pod, "tap1")
+	host.Run(t, "bridge", "link", "set", "dev", "tb0bca465808d7", "learning", "on")
+	host.Run(t, "ip", "link", "set", "tbd92df3b90c80", "alias", "mine")
+	wantTable(1, `
+PORT            BRIDGE  MODE  TABLE   GUEST MAC          CARRIER  NETWORK  CONTAINER  IFNAME  STATE
+tb0bca465808d7  br0     tap   sticky  52:54:00:00:00:01  yes      vms      4f5c       net1    drift (1)
+tbd92df3b90c80                                           yes                                  drift (1)
+! tb0bca465808d7: learning is on, want off
+! tbd92df3b90c80: alias is "mine", want the record of an attachment: it cannot be told whose port this is
+`)
+	_, stdout, _ := call(host, nil, "", "ports", "-o", "json")
+	var rows []row
+	if err := json.Unmarshal([]byte(stdout), &rows); err != nil || len(rows) != 2 {
+		t.Fatalf("%v: %s", err, stdout)
+	}
+	if r := rows[0]; r.Port != "tb0bca465808d7" || r.Carrier == nil || !*r.Carrier || len(r.Drift) != 1 || r.TapMAC != "fe:54:00:00:00:01" {
+		t.Errorf("JSON says %+v", r)
+	}
+	host.Run(t, "ip", "link", "set", "br0", "down")
+	if code, stdout, _ := call(host, nil, "", "ports"); code != 1 || !strings.Contains(stdout, "! tb0bca465808d7: bridge br0 is down") {
+		t.Errorf("with the bridge down: code %d\n%s", code, stdout)
+	}
+}
