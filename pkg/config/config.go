@@ -125,6 +125,7 @@ func (h Header) Parse(args string) (*Config, error) {
 
 // readKeys reads the keys that stand for themselves and checks their ranges.
 func (c *Config) readKeys() error {
+	var ipMasq bool // of the CNI conventions, so no unknown key; but nobody would masquerade
 	for _, k := range []struct {
 		name string
 		into any
@@ -140,6 +141,7 @@ func (c *Config) readKeys() error {
 		{"portIsolation", &c.Isolation},
 		{"hairpinMode", &c.Hairpin},
 		{"dns", &c.DNS},
+		{"ipMasq", &ipMasq},
 	} {
 		if err := c.object.read(k.name, k.into); err != nil {
 			return err
@@ -147,6 +149,9 @@ func (c *Config) readKeys() error {
 	}
 	if err := checkBridgeName(c.Bridge); err != nil {
 		return err
+	}
+	if ipMasq {
+		return invalid("ipMasq", true, "not supported yet")
 	}
 	if c.object.given("mtu") && (c.MTU < smallestMTU || c.MTU > largestMTU) {
 		return invalid("mtu", c.MTU, fmt.Sprintf("want %d to %d", smallestMTU, largestMTU))

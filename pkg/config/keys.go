@@ -37,14 +37,14 @@ func isOwn(key string) bool {
 // false passes.
 var laterKeys = []string{
 	"vlan", "vlanTrunk", "preserveDefaultVlan", "bandwidth", "vmconf", "dan", "selinuxContext",
-	"isGateway", "isDefaultGateway", "forceAddress", "ipMasq", "ipSpoofChk", "promote",
+	"isGateway", "isDefaultGateway", "forceAddress", "ipSpoofChk", "promote",
 }
 
 // foreignKeys are put there by the specification, by runtimes and by Multus, for
 // themselves or for the plugins of a chain.
 var foreignKeys = []string{
 	"cniVersion", "name", "type", "capabilities", "runtimeConfig", "args", "prevResult",
-	"disableCheck", "disableGC", "deviceID", "pciBusID", "resourceName",
+	"disableCheck", "disableGC", "deviceID", "pciBusID", "resourceName", "ipMasq",
 }
 
 // foreignPrefix is reserved by the CNI specification for runtimes.

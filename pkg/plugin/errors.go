@@ -80,7 +80,7 @@ func (r *request) printError(err error) {
 	}
 	msg, details := strings.ReplaceAll(err.Error(), "\n", "; "), ""
 	if errors.Is(err, errVersion) { // the specification's reconciler tells the versions in details
-		msg, details, _ = strings.Cut(msg, ", ")
+		_, details, _ = strings.Cut(msg, ": ")
 	}
 	answer := struct {
 		CNIVersion string `json:"cniVersion"`

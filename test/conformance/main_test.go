@@ -1,0 +1,79 @@
+// Package conformance runs the built plugin as a runtime does, in real network
+// namespaces, and holds it to the CNI specification and to what real callers
+// do: one test a statement, numbered, each with its statement above it.
+//
+// A test looks at exit code, stdout, stderr and the kernel only. How the plugin
+// gets there is the business of the tests beside its packages.
+package conformance
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// What TestMain builds.
+var (
+	pluginDir string // of the reference plugins
+	tapbridge string // the plugin under test
+)
+
+// reference are the plugins of the CNI project that ours calls or is chained
+// with.
+var reference = []string{"ipam/host-local", "ipam/static", "meta/bandwidth", "meta/portmap", "meta/tuning"}
+
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == recorderName {
+		os.Exit(record())
+	}
+	os.Exit(buildAndRun(m))
+}
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "conformance")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		err = build(dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	moreAtOnce()
+	return m.Run()
+}
+
+func build(dir string) error {
+	pluginDir, tapbridge = dir, filepath.Join(dir, "tapbridge")
+	if err := goBuild(filepath.Join("..", ".."), tapbridge, "./cmd/tapbridge"); err != nil {
+		return err
+	}
+	var packages []string
+	for _, p := range reference {
+		packages = append(packages, "github.com/containernetworking/plugins/plugins/"+p)
+	}
+	return goBuild(".", dir, packages...)
+}
+
+func goBuild(module, target string, packages ...string) error {
+	cmd := exec.Command("go", append([]string{"build", "-ldflags=-s -w", "-o", target}, packages...)...)
+	cmd.Dir, cmd.Env = module, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%q: %w\n%s", cmd.Args, err, out)
+	}
+	return nil
+}
+
+// moreAtOnce raises the number of parallel tests unless it was asked for: they
+// mostly wait for the kernel, which tells a link's carrier up to a second late.
+func moreAtOnce() {
+	flag.Parse()
+	asked := false
+	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "test.parallel" })
+	if !asked {
+		_ = flag.Set("test.parallel", "8") // the flag is always there
+	}
+}
