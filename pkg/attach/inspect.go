@@ -41,8 +41,10 @@ func (s *Site) Inspect() ([]Inspected, error) {
 	}
 	for _, l := range unrecorded {
 		carrier := l.Carrier()
-		result = append(result, Inspected{Attached: Attached{Port: l}, Carrier: &carrier,
-			Wrong: []string{fmt.Sprintf("alias is %q, want the record of an attachment: it cannot be told whose port this is", l.Alias)}})
+		result = append(result, Inspected{
+			Attached: Attached{Port: l}, Carrier: &carrier,
+			Wrong: []string{fmt.Sprintf("alias is %q, want the record of an attachment: it cannot be told whose port this is", l.Alias)},
+		})
 	}
 	return result, nil
 }
