@@ -7,6 +7,7 @@ replace github.com/tapbridge/tapbridge => ../
 require (
 	github.com/containernetworking/cni v1.3.1
 	github.com/containernetworking/plugins v1.9.1
+	github.com/firecracker-microvm/firecracker-go-sdk v1.0.0
 	github.com/google/go-cmp v0.7.0
 	github.com/tapbridge/tapbridge v0.0.0-00010101000000-000000000000
 	github.com/vishvananda/netlink v1.3.1

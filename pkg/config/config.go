@@ -45,6 +45,7 @@ type Config struct {
 	MACSpoofCheck bool
 	Isolation     bool
 	Hairpin       bool
+	VMConf        bool // the result also describes tap and guest as firecracker-go-sdk reads them
 	DNS           types.DNS
 	PrevResult    *types100.Result // nil: none
 }
@@ -140,6 +141,7 @@ func (c *Config) readKeys() error {
 		{"macspoofchk", &c.MACSpoofCheck},
 		{"portIsolation", &c.Isolation},
 		{"hairpinMode", &c.Hairpin},
+		{"vmconf", &c.VMConf},
 		{"dns", &c.DNS},
 		{"ipMasq", &ipMasq},
 	} {
@@ -185,6 +187,9 @@ func CheckInterfaceName(name string) error {
 }
 
 func (c *Config) checkMode() error {
+	if c.VMConf && c.Mode != port.Tap {
+		return invalid("vmconf", true, fmt.Sprintf("it needs mode %q: there is no tap in the pod in mode %q", port.Tap, c.Mode))
+	}
 	switch c.Mode {
 	case port.Tap, port.HostTap:
 		return nil
@@ -252,6 +257,9 @@ func (c *Config) readIPAM() error {
 	}
 	if c.IPAM == "" && c.object.given("ipam") && string(c.object["ipam"]) != "{}" {
 		return invalid("ipam", c.object["ipam"], `"type" is missing`)
+	}
+	if c.IPAM == "" && c.VMConf {
+		return invalid("vmconf", true, `it needs "ipam" for the guest's address`)
 	}
 	if c.IPAM == "dhcp" && c.Mode != port.Veth {
 		return invalid("ipam", c.object["ipam"], fmt.Sprintf(`type "dhcp" needs mode "veth": in mode %q the guest asks the DHCP server itself`, c.Mode))

@@ -130,7 +130,9 @@ func TestBadInputIsRefusedByName(t *testing.T) {
 		{`"bridge":"br0","vlanTrunk":[{"id":1}]`, config.ErrUnsupported, []string{`"vlanTrunk"`, "not supported yet"}},
 		{`"bridge":"br0","bandwidth":{"ingressRate":1}`, config.ErrUnsupported, []string{`"bandwidth"`, "not supported yet"}},
 		{`"bridge":"br0","runtimeConfig":{"bandwidth":{"ingressRate":1}}`, config.ErrUnsupported, []string{`"runtimeConfig.bandwidth"`, "not supported yet"}},
-		{`"bridge":"br0","vmconf":true`, config.ErrUnsupported, []string{`"vmconf"`, "true", "not supported yet"}},
+		{`"bridge":"br0","vmconf":true`, config.ErrInvalid, []string{`"vmconf"`, "true", `"ipam"`}},
+		{`"bridge":"br0","vmconf":true,"mode":"host-tap"`, config.ErrInvalid, []string{`"vmconf"`, "true", `"tap"`}},
+		{`"bridge":"br0","dan":true`, config.ErrUnsupported, []string{`"dan"`, "true", "not supported yet"}},
 		{`"bridge":"br0","selinuxContext":"s0"`, config.ErrUnsupported, []string{`"selinuxContext"`, `"s0"`, "not supported yet"}},
 	} {
 		_, err := parse(","+c.members, "")

@@ -26,6 +26,7 @@ var Keys = []Key{
 	{"portIsolation", "bool", "false", "No frames between this port and other isolated ones."},
 	{"hairpinMode", "bool", "false", "Frames may leave by the port they came in."},
 	{"ipam", "object", "none", "IPAM delegate. tap and host-tap: its addresses are the guest's and are only reported. veth: they are configured. dhcp in mode veth only."},
+	{"vmconf", "bool", "false", "Add to the result what firecracker-go-sdk reads: the tap, and the guest's NIC with its address. Needs mode tap, and ipam with one IPv4 address and a gateway."},
 	{"dns", "object", "the delegate's", "DNS settings for the result."},
 }
 
@@ -36,7 +37,7 @@ func isOwn(key string) bool {
 // laterKeys are known, but not supported yet. "Off" is what happens anyway, so
 // false passes.
 var laterKeys = []string{
-	"vlan", "vlanTrunk", "preserveDefaultVlan", "bandwidth", "vmconf", "dan", "selinuxContext",
+	"vlan", "vlanTrunk", "preserveDefaultVlan", "bandwidth", "dan", "selinuxContext",
 	"isGateway", "isDefaultGateway", "forceAddress", "ipSpoofChk", "promote",
 }
 

@@ -134,7 +134,12 @@ func (r *request) adopt(site *attach.Site, c *config.Config, answer types.Result
 	if err != nil {
 		return err
 	}
-	for _, i := range given.IPs {
+	if c.VMConf {
+		if err := checkVMAddress(given.IPs); err != nil {
+			return err
+		}
+	}
+	for _, i := range given.IPs { // the last interface is the guest's
 		i.Interface = types100.Int(len(result.Interfaces) - 1)
 	}
 	if c.Mode == port.Veth {

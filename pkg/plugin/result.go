@@ -35,7 +35,28 @@ func (r *request) result(site *attach.Site, c *config.Config, a port.Attachment)
 		&types100.Interface{Name: br.Name, Mac: br.MAC.String(), Mtu: br.MTU},
 		&types100.Interface{Name: a.PortName(), Mac: a.Guest.Derived().String(), Mtu: a.PortMTU},
 		&types100.Interface{Name: a.IfName, Mac: a.Guest.String(), Mtu: a.MTU, Sandbox: r.netNS})
+	if c.VMConf {
+		result.Interfaces = append(result.Interfaces, r.vmInterfaces(a)...)
+	}
 	return result, nil
+}
+
+// vmInterfaces describe tap and guest as firecracker-go-sdk's package cni/vmconf
+// wants them: two entries of one name, the tap in the pod's namespace and the
+// guest's NIC in a sandbox that is the container id.
+func (r *request) vmInterfaces(a port.Attachment) []*types100.Interface {
+	return []*types100.Interface{
+		{Name: a.TapName(), Mac: a.Guest.Derived().String(), Mtu: a.MTU, Sandbox: r.netNS},
+		{Name: a.TapName(), Mac: a.Guest.String(), Mtu: a.MTU, Sandbox: r.containerID},
+	}
+}
+
+// checkVMAddress refuses what the SDK could not give to its guest.
+func checkVMAddress(ips []*types100.IPConfig) error {
+	if len(ips) != 1 || ips[0].Address.IP.To4() == nil || ips[0].Gateway == nil {
+		return fmt.Errorf("it gave %v: vmconf wants one IPv4 address with a gateway", ips)
+	}
+	return nil
 }
 
 // printResult answers in the version that was asked for.
