@@ -20,7 +20,7 @@ build: ## bin/tapbridge, static and stripped
 test: tools build ## all tests, on the real kernel in network namespaces of their own (as root)
 	go vet ./...
 	go test ./...
-	cd test && go vet ./... && TAPBRIDGE_TEST_QEMU=1 go test ./...
+	cd test && go vet ./... && TAPBRIDGE_TEST_QEMU=1 go test -count=1 ./...
 
 .PHONY: race
 race: tools ## the same under the race detector (needs gcc)
@@ -42,7 +42,7 @@ lint: ## gofumpt, staticcheck, errorlint
 # Debian's packages.
 .PHONY: tools
 tools:
-	@for t in ip:iproute2 strace:strace; do \
+	@for t in ip:iproute2 strace:strace nft:nftables; do \
 		command -v $${t%%:*} >/dev/null || packages="$$packages $${t##*:}"; \
 	done; \
 	if [ -n "$$packages" ]; then apt-get -qq update && apt-get -qq install -y --no-install-recommends $$packages; fi

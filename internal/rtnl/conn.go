@@ -128,11 +128,11 @@ func (c *Conn) Get(kind, reply int, parts ...nl.NetlinkRequestData) ([]byte, err
 // (NLM_F_DUMP_INTR: links came or went meanwhile) is asked for again.
 const dumpAttempts = 10
 
-// dump sends a dump request and returns its messages, all from one consistent
+// Dump sends a dump request and returns its messages, all from one consistent
 // pass. It does without the kernel's reasons: where a dump fails, the library
 // takes them for an echoed request and panics (vishvananda/netlink 1.3.1,
 // ExecuteIter on NLMSG_DONE).
-func (c *Conn) dump(kind, reply int, parts ...nl.NetlinkRequestData) (msgs [][]byte, err error) {
+func (c *Conn) Dump(kind, reply int, parts ...nl.NetlinkRequestData) (msgs [][]byte, err error) {
 	socket := c.sockets[unix.NETLINK_ROUTE].Socket
 	if err := socket.SetExtAck(false); err != nil {
 		return nil, err

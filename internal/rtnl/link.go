@@ -41,6 +41,14 @@ func (a Attributes) Uint8(n uint16) (uint8, bool) {
 	return 0, false
 }
 
+// Uint16 is attribute n, and whether the kernel sent it.
+func (a Attributes) Uint16(n uint16) (uint16, bool) {
+	if b := a[n]; len(b) == 2 {
+		return nl.NativeEndian().Uint16(b), true
+	}
+	return 0, false
+}
+
 // Uint32 is attribute n, and whether the kernel sent it.
 func (a Attributes) Uint32(n uint16) (uint32, bool) {
 	if b := a[n]; len(b) == 4 {
@@ -95,7 +103,7 @@ func (c *Conn) LinksBehind(nsid int) ([]Link, error) {
 
 func (c *Conn) links(filter ...nl.NetlinkRequestData) ([]Link, error) {
 	parts := append([]nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC), skipStats()}, filter...)
-	msgs, err := c.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, parts...)
+	msgs, err := c.Dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, parts...)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}

@@ -29,11 +29,10 @@ func (s *Site) Apply(a port.Attachment, br bridge.Bridge) error {
 }
 
 // Undo takes back an Apply that has succeeded, for a caller who has failed since.
-// br is what Apply was given: a bridge that it created goes as well, unless
-// somebody else has joined it.
-func (s *Site) Undo(a port.Attachment, br bridge.Bridge) error {
+// A bridge that it created goes as well, unless somebody else has joined it.
+func (s *Site) Undo(a port.Attachment) error {
 	err := s.Remove(a.ID)
-	if br.Index != 0 {
+	if s.created == nil {
 		return err
 	}
 	unlock, lockErr := lock(a.Bridge)
@@ -41,11 +40,7 @@ func (s *Site) Undo(a port.Attachment, br bridge.Bridge) error {
 		return errors.Join(err, lockErr)
 	}
 	defer unlock()
-	created, findErr := bridge.Find(s.host, a.Bridge)
-	if findErr != nil {
-		return errors.Join(err, findErr)
-	}
-	return errors.Join(err, bridge.Delete(s.host, created))
+	return errors.Join(err, bridge.Delete(s.host, *s.created))
 }
 
 // work is one Apply under way.
@@ -55,8 +50,7 @@ type work struct {
 	want port.Port
 	br   bridge.Bridge
 
-	newBridge        bool // br was made here
-	port, inner, tap int  // indexes, as they become known
+	port, inner, tap int // indexes, as they become known
 }
 
 func newWork(s *Site, a port.Attachment, br bridge.Bridge) *work {
@@ -105,6 +99,9 @@ func (w *work) tail() []step {
 		{name: "mute the devices", do: w.mute},
 		{name: "join the bridge", do: w.join},
 		{name: "set the port's flags", do: w.setFlags},
+	}
+	if w.want.Bridge.VLANs != "" {
+		steps = append(steps, step{name: "set the port's VLANs", do: w.setVLANs})
 	}
 	if w.want.FDB != nil {
 		steps = append(steps, step{name: "write the FDB entry", do: w.writeEntry})
@@ -164,19 +161,21 @@ func vacant(pod *rtnl.Conn, name, role string) error {
 
 // createBridge uses the bridge that another ADD has created meanwhile.
 func (w *work) createBridge() (err error) {
-	w.br, err = bridge.Find(w.host, w.a.Bridge)
-	if errors.Is(err, bridge.ErrNotFound) {
-		w.newBridge = true
-		w.br, err = bridge.Create(w.host, w.a.Bridge, w.a.PortMTU)
+	planned := w.br
+	if w.br, err = bridge.Find(w.host, w.a.Bridge); !errors.Is(err, bridge.ErrNotFound) {
+		return err
+	}
+	if w.br, err = bridge.Create(w.host, planned); err == nil {
+		w.created = &w.br
 	}
 	return err
 }
 
 func (w *work) deleteBridge() error {
-	if !w.newBridge {
+	if w.created == nil {
 		return nil
 	}
-	return bridge.Delete(w.host, w.br)
+	return bridge.Delete(w.host, *w.created)
 }
 
 func (w *work) mark() rtnl.Mark {
@@ -260,8 +259,19 @@ func (w *work) setFlags() error {
 	return nil
 }
 
+func (w *work) setVLANs() error {
+	if err := w.want.Bridge.VLANs.Set(w.host, w.port); err != nil {
+		return fmt.Errorf("port %q: %w", w.want.Name, err)
+	}
+	return nil
+}
+
+// writeEntry leaves it to the kernel to write the entry into each VLAN of the
+// port, which it has by now.
 func (w *work) writeEntry() error {
-	if err := fdb.Replace(w.host, w.port, *w.want.FDB); err != nil {
+	everywhere := w.want.FDB[0]
+	everywhere.VLAN = 0
+	if err := fdb.Replace(w.host, w.port, everywhere); err != nil {
 		return fmt.Errorf("port %q: %w", w.want.Name, err)
 	}
 	return nil

@@ -33,23 +33,28 @@ var errInjected = errors.New("injected")
 func TestEveryStepFails(t *testing.T) {
 	for _, newBridge := range []bool{false, true} {
 		eachMode(t, func(n *node, a port.Attachment) {
-			if newBridge {
-				a.Bridge = "br1"
-			}
-			before := n.world()
-			for i := range n.steps(a, newBridge) {
-				var failed string
-				n.site(func(s *Site) {
-					steps := newWork(s, a, n.plan(s, newBridge)).steps()
-					failed = steps[i].name
-					steps[i].do = func() error { return errInjected }
-					if err := run(steps); !errors.Is(err, errInjected) || strings.Contains(err.Error(), "left behind") {
-						n.Errorf("step %q: %v", failed, err)
-					}
-				})
-				n.wantWorld(before, fmt.Sprintf("step %q failed:", failed))
+			n.everyStepFails(a, newBridge)
+		})
+	}
+}
+
+func (n *node) everyStepFails(a port.Attachment, newBridge bool) {
+	n.Helper()
+	if newBridge {
+		a.Bridge = "br1"
+	}
+	before := n.world()
+	for i := range n.steps(a, newBridge) {
+		var failed string
+		n.site(func(s *Site) {
+			steps := newWork(s, a, n.plan(s, newBridge)).steps()
+			failed = steps[i].name
+			steps[i].do = func() error { return errInjected }
+			if err := run(steps); !errors.Is(err, errInjected) || strings.Contains(err.Error(), "left behind") {
+				n.Errorf("step %q: %v", failed, err)
 			}
 		})
+		n.wantWorld(before, fmt.Sprintf("step %q failed:", failed))
 	}
 }
 

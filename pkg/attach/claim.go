@@ -20,7 +20,7 @@ func (w *work) claim() error {
 		return fmt.Errorf("guest MAC %s: bridge %q itself has MAC %s: %w", guest, w.br.Name, w.br.MAC, ErrTaken)
 	}
 	for _, m := range []mac.Addr{guest, derived, derived.Derived()} {
-		found, there, err := fdb.Lookup(w.host, w.br.Index, m)
+		found, there, err := fdb.Lookup(w.host, w.br.Index, m, 0)
 		if err != nil {
 			return fmt.Errorf("bridge %q: %w", w.br.Name, err)
 		}

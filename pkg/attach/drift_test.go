@@ -31,7 +31,7 @@ var (
 
 var disturbances = []disturbance{
 	{`port "PORT" is missing`, inHost, "ip link del PORT", anyMode},
-	{`port "PORT" is missing`, inHost, "ip link set PORT down name other", anyMode},
+	{`port "PORT" is missing`, inHost, "ip link set PORT down; ip link set PORT name other", anyMode},
 	{`bridge is br9, want br0`, inHost, "ip link add br9 type bridge; ip link set PORT master br9", anyMode},
 	{`bridge is none, want br0`, inHost, "ip link set PORT nomaster", anyMode},
 	{`port "PORT": up is off, want on`, inHost, "ip link set PORT down", anyMode},
@@ -60,7 +60,7 @@ var disturbances = []disturbance{
 	{`redirect from pod interface to tap is off, want on`, inPod, "tc qdisc del dev POD ingress", tapOnly},
 	{`redirect from tap to pod interface is off, want on`, inPod, "tc filter del dev TAP ingress", tapOnly},
 	{`tap "TAP" is missing`, inPod, "ip link del TAP", tapOnly},
-	{`tap "TAP" is missing`, inPod, "ip link set TAP down name other", tapOnly},
+	{`tap "TAP" is missing`, inPod, "ip link set TAP down; ip link set TAP name other", tapOnly},
 	{`tap "TAP": up is off, want on`, inPod, "ip link set TAP down", tapOnly},
 	{`tap "TAP": MAC is 02:00:00:00:00:99, want fe:54:00:12:34:56`, inPod, "ip link set TAP address 02:00:00:00:00:99", tapOnly},
 	{`tap "TAP": MTU is 1300, want 1400`, inPod, "ip link set TAP mtu 1300", tapOnly},

@@ -44,10 +44,13 @@ func (s *Site) observeHost(want port.Port, got *port.Port) error {
 		return err
 	}
 	got.Bridge = bridge.Observe(end, master)
-	if want.FDB == nil || end.MasterIndex == 0 {
+	if end.MasterIndex == 0 {
 		return nil
 	}
-	got.FDB, err = s.entry(want.FDB, end)
+	if got.Bridge.VLANs, err = bridge.ReadVLANs(s.host, end.Index, bridge.Of(master)); err != nil {
+		return err
+	}
+	got.FDB, err = s.entries(want.FDB, end)
 	return err
 }
 
@@ -60,21 +63,26 @@ func (s *Site) master(l rtnl.Link) (rtnl.Link, error) {
 	return m, ignoreMissing(err)
 }
 
-// entry is where the bridge of end sends frames for the guest.
-func (s *Site) entry(want *fdb.Entry, end rtnl.Link) (*fdb.Entry, error) {
-	found, there, err := fdb.Lookup(s.host, end.MasterIndex, want.MAC)
-	if err != nil || !there {
-		return nil, err
-	}
-	e := found.Entry
-	if e.Port = end.Name; found.Index != end.Index {
-		other, err := s.host.LinkAt(found.Index)
-		if err != nil && !rtnl.IsNotExist(err) {
+// entries are where the bridge of end sends frames for the guest.
+func (s *Site) entries(want []fdb.Entry, end rtnl.Link) (got []fdb.Entry, err error) {
+	for _, w := range want {
+		found, there, err := fdb.Lookup(s.host, end.MasterIndex, w.MAC, w.VLAN)
+		if err != nil {
 			return nil, err
 		}
-		e.Port = other.Name
+		if !there {
+			continue
+		}
+		if found.Port = end.Name; found.Index != end.Index {
+			other, err := s.host.LinkAt(found.Index)
+			if err != nil && !rtnl.IsNotExist(err) {
+				return nil, err
+			}
+			found.Port = other.Name
+		}
+		got = append(got, found.Entry)
 	}
-	return &e, nil
+	return got, nil
 }
 
 func (s *Site) observePod(want port.Port, got *port.Port) error {

@@ -25,7 +25,7 @@ func (s *Site) Remove(id port.ID) error {
 	if err != nil {
 		br = rtnl.Link{} // no port any more, or of a bridge that is just going
 	}
-	err = errors.Join(s.removeMovedEntry(end), s.removePodSide(id, &end))
+	err = errors.Join(s.removeMovedEntries(end), s.removePodSide(id, &end))
 	// A veth end has gone with its peer by now, unless the peer was elsewhere.
 	if e := ignoreMissing(s.host.Delete(end.Index)); e != nil {
 		err = errors.Join(err, fmt.Errorf("delete port %q: %w", end.Name, e))
@@ -36,23 +36,31 @@ func (s *Site) Remove(id port.ID) error {
 	return err
 }
 
-// removeMovedEntry deletes the guest's entry where a frame on another port has
-// taken it: the kernel keeps it static there, for good. On our own port it goes
-// with the port; an entry on the port of another guest of ours is that guest's.
-func (s *Site) removeMovedEntry(end rtnl.Link) error {
-	a, err := port.ParseRecord(end.Alias)
-	if err != nil || a.Table == port.Kernel || end.MasterIndex == 0 {
+// removeMovedEntries deletes the guest's entries where a frame on another port has
+// taken them: the kernel keeps them static there, for good. On our own port they
+// go with the port; an entry on the port of another guest of ours is that
+// guest's.
+func (s *Site) removeMovedEntries(end rtnl.Link) (err error) {
+	a, noRecord := port.ParseRecord(end.Alias)
+	if noRecord != nil || end.MasterIndex == 0 {
 		return nil
 	}
-	found, there, err := fdb.Lookup(s.host, end.MasterIndex, a.Guest)
+	for _, e := range a.Want().FDB {
+		err = errors.Join(err, ignoreMissing(s.removeMoved(e, end)))
+	}
+	return err
+}
+
+func (s *Site) removeMoved(e fdb.Entry, end rtnl.Link) error {
+	found, there, err := fdb.Lookup(s.host, end.MasterIndex, e.MAC, e.VLAN)
 	if err != nil || !there || found.State != fdb.Static || found.Index == end.Index {
-		return ignoreMissing(err)
+		return err
 	}
 	holder, err := s.host.LinkAt(found.Index)
 	if err != nil {
-		return ignoreMissing(err)
+		return err
 	}
-	if other, err := port.ParseRecord(holder.Alias); err == nil && other.Guest == a.Guest {
+	if other, err := port.ParseRecord(holder.Alias); err == nil && other.Guest == e.MAC {
 		return nil
 	}
 	return fdb.Delete(s.host, found.Index, found.Entry)

@@ -64,7 +64,7 @@ func TestRemoveMeetsParts(t *testing.T) {
 			{in: inHost, command: "ip link set PORT alias mine", modes: anyMode},
 			{in: inHost, command: "ip link set PORT group 7", modes: anyMode},
 			{in: inPod, command: "ip link del POD", modes: podModes},
-			{in: inPod, command: "ip link set POD down name other", modes: podModes},
+			{in: inPod, command: "ip link set POD down; ip link set POD name other", modes: podModes},
 			{in: inPod, command: "ip link set POD alias mine", modes: podModes},
 			{in: inPod, command: "ip link del TAP", modes: tapOnly},
 			{in: inPod, command: "ip link set TAP group 7", modes: tapOnly},

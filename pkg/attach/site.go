@@ -7,6 +7,7 @@ import (
 	"errors"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
@@ -25,6 +26,8 @@ var (
 type Site struct {
 	host *rtnl.Conn
 	pod  *rtnl.Conn // nil: gone, or not known
+
+	created *bridge.Bridge // by Apply; nil: the bridge was there
 }
 
 // Open connects to the bridge's side alone.

@@ -17,6 +17,9 @@ import (
 // Kind is what the kernel calls the link kind of bridges.
 const Kind = "bridge"
 
+// DefaultPVID is that of a new bridge.
+const DefaultPVID = 1
+
 // DefaultMTU is what a bridge gets that is created without a wish, in bytes.
 const DefaultMTU = 1500
 
@@ -34,6 +37,9 @@ type Bridge struct {
 	MAC   mac.Addr
 	MTU   int // bytes
 	Up    bool
+
+	VLANAware   bool   // vlan_filtering is on
+	DefaultPVID uint16 // the VLAN that a new port is put into; 0: none
 }
 
 // Find reads the bridge of that name. Errors: ErrNotFound, ErrNotBridge.
@@ -52,33 +58,44 @@ func Find(c *rtnl.Conn, name string) (Bridge, error) {
 
 // Of is the bridge that l describes.
 func Of(l rtnl.Link) Bridge {
-	return Bridge{Name: l.Name, Index: l.Index, MAC: l.MAC(), MTU: l.MTU, Up: l.Up()}
+	filtering, _ := l.Data.Uint8(nl.IFLA_BR_VLAN_FILTERING)
+	pvid, _ := l.Data.Uint16(nl.IFLA_BR_VLAN_DEFAULT_PVID)
+	return Bridge{Name: l.Name, Index: l.Index, MAC: l.MAC(), MTU: l.MTU, Up: l.Up(), VLANAware: filtering == 1, DefaultPVID: pvid}
 }
 
-// Create makes a bridge that stays as it is whatever joins it: MAC and MTU are
+// Create makes the bridge that want describes but for its MAC, which is random.
+// It stays as it is whatever joins it: MAC and MTU are
 // pinned by having been set (the kernel would otherwise follow the ports), and
 // a port forwards at once (no forward delay). Its own stack is muted, so that
 // the node does not appear on the guests' network uninvited.
-func Create(c *rtnl.Conn, name string, mtu int) (Bridge, error) {
-	b := Bridge{Name: name, MAC: random(), MTU: mtu, Up: true}
-	if err := add(c, b); err != nil {
-		return Bridge{}, fmt.Errorf("create bridge %q: %w", name, err)
+func Create(c *rtnl.Conn, want Bridge) (Bridge, error) {
+	want.MAC = random()
+	if err := add(c, want); err != nil {
+		return Bridge{}, fmt.Errorf("create bridge %q: %w", want.Name, err)
 	}
-	l, err := c.LinkNamed(name)
+	b, err := Find(c, want.Name)
 	if err != nil {
 		return Bridge{}, err
 	}
-	b.Index = l.Index
-	if err := raise(c, b); err != nil {
-		return b, errors.Join(fmt.Errorf("create bridge %q: %w", name, err), Delete(c, b))
+	if want.Index = b.Index; want.VLANAware && !b.VLANAware {
+		err = fmt.Errorf("VLAN filtering: %w", ErrUnsupported)
+	} else {
+		err = raise(c, want)
 	}
-	return b, nil
+	if err != nil {
+		return want, errors.Join(fmt.Errorf("create bridge %q: %w", want.Name, err), Delete(c, want))
+	}
+	return want, nil
 }
 
 func add(c *rtnl.Conn, b Bridge) error {
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(Kind))
-	info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.IFLA_BR_FORWARD_DELAY, nl.Uint32Attr(0))
+	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
+	data.AddRtAttr(nl.IFLA_BR_FORWARD_DELAY, nl.Uint32Attr(0))
+	if b.VLANAware { // a kernel without VLAN filtering skips it without a word
+		data.AddRtAttr(nl.IFLA_BR_VLAN_FILTERING, flag(true))
+	}
 	return c.Change(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
 		nl.NewIfInfomsg(unix.AF_UNSPEC),
 		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(b.Name)),

@@ -33,6 +33,7 @@ type Port struct {
 	Isolated       bool // no frames from and to other isolated ports
 	Hairpin        bool // frames may leave where they came in
 	Locked         bool // only sources with an entry here may send
+	VLANs          VLANs
 	Blocked        bool // no frame passes, though the device has carrier and the bridge is up
 }
 
@@ -79,7 +80,8 @@ func (p Port) confirm(c *rtnl.Conn, index int) error {
 	return nil
 }
 
-// Observe reads the membership of a link in the bridge that master describes.
+// Observe reads the membership of a link in the bridge that master describes. Its
+// VLANs are read by ReadVLANs, for another message.
 func Observe(l, master rtnl.Link) Port {
 	p := Port{Bridge: master.Name, Blocked: blocked(l, master)}
 	for _, a := range p.attributes() {

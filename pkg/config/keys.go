@@ -25,6 +25,9 @@ var Keys = []Key{
 	{"macspoofchk", "bool", "false", "Drop frames whose source is not the guest's MAC (the port is locked). Needs libvirt with sticky or static, and Linux 5.18."},
 	{"portIsolation", "bool", "false", "No frames between this port and other isolated ones."},
 	{"hairpinMode", "bool", "false", "Frames may leave by the port they came in."},
+	{"vlan", "int", "none", "The guest's VLAN, 1 to 4094: its untagged frames belong to it. Needs a VLAN-aware bridge."},
+	{"vlanTrunk", "list", "none", "VLANs that the guest may tag itself: {\"id\": 5} or {\"minID\": 10, \"maxID\": 20}. Without vlan its untagged frames go nowhere."},
+	{"preserveDefaultVlan", "bool", "false", "Stay in the bridge's default VLAN as well (the reference plugin's default is true)."},
 	{"ipam", "object", "none", "IPAM delegate. tap and host-tap: its addresses are the guest's and are only reported. veth: they are configured. dhcp in mode veth only."},
 	{"vmconf", "bool", "false", "Add to the result what firecracker-go-sdk reads: the tap, and the guest's NIC with its address. Needs mode tap, and ipam with one IPv4 address and a gateway."},
 	{"dns", "object", "the delegate's", "DNS settings for the result."},
@@ -37,7 +40,7 @@ func isOwn(key string) bool {
 // laterKeys are known, but not supported yet. "Off" is what happens anyway, so
 // false passes.
 var laterKeys = []string{
-	"vlan", "vlanTrunk", "preserveDefaultVlan", "bandwidth", "dan", "selinuxContext",
+	"bandwidth", "dan", "selinuxContext",
 	"isGateway", "isDefaultGateway", "forceAddress", "ipSpoofChk", "promote",
 }
 

@@ -15,7 +15,7 @@ func (c *Config) NewBridge() bridge.Bridge {
 	if mtu == 0 {
 		mtu = bridge.DefaultMTU
 	}
-	return bridge.Bridge{Name: c.Bridge, MTU: mtu}
+	return bridge.Bridge{Name: c.Bridge, MTU: mtu, VLANAware: c.VLANs.Given(), DefaultPVID: bridge.DefaultPVID}
 }
 
 // Plan decides everything about one attachment to bridge br. ErrInvalid when the
@@ -33,6 +33,11 @@ func (c *Config) Plan(id port.ID, br bridge.Bridge) (port.Attachment, error) {
 		Options: port.Options{Isolated: c.Isolation, Hairpin: c.Hairpin, Locked: c.MACSpoofCheck},
 		Access:  tap.Access{Owner: c.Owner, Group: c.Group, MultiQueue: c.MultiQueue},
 	}
+	vlans, err := c.VLANs.on(br)
+	if err != nil {
+		return port.Attachment{}, err
+	}
+	a.VLANs = vlans
 	if a.Guest.IsZero() {
 		a.Guest = mac.Stable(id.ContainerID, id.IfName)
 	}
@@ -44,6 +49,9 @@ func (c *Config) Plan(id port.ID, br bridge.Bridge) (port.Attachment, error) {
 	}
 	if c.Mode == port.Tap && id.TapName() == id.IfName {
 		return port.Attachment{}, fmt.Errorf("%w: CNI_IFNAME %q is the name that its own tap gets in mode %q", ErrInvalid, id.IfName, c.Mode)
+	}
+	if len(a.Record()) > port.LongestRecord {
+		return port.Attachment{}, invalid("vlanTrunk", string(a.VLANs), fmt.Sprintf("too many ranges: the record on the port has room for %d bytes in all", port.LongestRecord))
 	}
 	return a, nil
 }

@@ -27,6 +27,7 @@ const (
 // Entry is one entry: where frames for a MAC address go.
 type Entry struct {
 	MAC    mac.Addr
+	VLAN   uint16 // 0: of a bridge that is not VLAN-aware
 	Port   string // the port's name
 	State  State
 	Sticky bool // a frame with this source on another port does not move it
@@ -38,13 +39,18 @@ type Found struct {
 	Index int // of the port, or of the bridge itself for a local entry of its own
 }
 
-// Lookup asks the bridge for the entry of one MAC address, without a dump;
-// false when it has none.
-func Lookup(c *rtnl.Conn, bridge int, m mac.Addr) (Found, bool, error) {
-	msg, err := c.Get(unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH,
+// Lookup asks the bridge for the entry of one MAC address in one VLAN, without a
+// dump; false when it has none.
+func Lookup(c *rtnl.Conn, bridge int, m mac.Addr, vlan uint16) (Found, bool, error) {
+	parts := []nl.NetlinkRequestData{
 		&netlink.Ndmsg{Family: unix.AF_BRIDGE},
 		nl.NewRtAttr(unix.NDA_LLADDR, m.HardwareAddr()),
-		nl.NewRtAttr(unix.NDA_MASTER, nl.Uint32Attr(uint32(bridge))))
+		nl.NewRtAttr(unix.NDA_MASTER, nl.Uint32Attr(uint32(bridge))),
+	}
+	if vlan != 0 {
+		parts = append(parts, nl.NewRtAttr(unix.NDA_VLAN, nl.Uint16Attr(vlan)))
+	}
+	msg, err := c.Get(unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH, parts...)
 	if errors.Is(err, unix.ENOENT) {
 		return Found{}, false, nil
 	}
@@ -56,7 +62,7 @@ func Lookup(c *rtnl.Conn, bridge int, m mac.Addr) (Found, bool, error) {
 		return Found{}, false, fmt.Errorf("parse FDB entry %s: %w", m, err)
 	}
 	return Found{
-		Entry: Entry{MAC: m, State: state(n.State), Sticky: n.Flags&netlink.NTF_STICKY != 0},
+		Entry: Entry{MAC: m, VLAN: vlan, State: state(n.State), Sticky: n.Flags&netlink.NTF_STICKY != 0},
 		Index: n.LinkIndex,
 	}, true, nil
 }
@@ -71,7 +77,9 @@ func state(nud int) State {
 	return Learned
 }
 
-// Replace writes a static entry for the port at index. It takes over an entry
+// Replace writes a static entry for the port at index; without a VLAN, into every
+// VLAN that the port has, and into the table of no VLAN (fdb_add_entry's caller,
+// br_fdb_add). It takes over an entry
 // that another port has learned; creating exclusively would fail there and leave
 // the guest unreachable, as libvirt does (virnetdev.c, virNetDevBridgeFDBAdd).
 func Replace(c *rtnl.Conn, index int, e Entry) error {
@@ -98,6 +106,7 @@ func (e Entry) message(index int) *netlink.Neigh {
 		State:        netlink.NUD_NOARP,
 		Flags:        netlink.NTF_MASTER,
 		HardwareAddr: e.MAC.HardwareAddr(),
+		Vlan:         int(e.VLAN),
 	}
 	if e.Sticky {
 		n.Flags |= netlink.NTF_STICKY

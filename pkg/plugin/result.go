@@ -109,11 +109,15 @@ func (r *request) wanted(site *attach.Site, c *config.Config, given guestNIC) (p
 	}
 	if made {
 		br.MTU = then.PortMTU
+		br.VLANAware = br.VLANAware || then.VLANs != "" // that it is no more will be seen
 	}
 	c.MAC = given.mac
 	a, err := c.Plan(r.id(), br)
 	if err != nil {
 		return port.Port{}, err
+	}
+	if made && !c.VLANs.Given() { // the bridge may have become VLAN-aware
+		a.VLANs = then.VLANs
 	}
 	want := a.Want()
 	if want.Pod != nil && given.mtu != 0 {

@@ -36,7 +36,7 @@ func (r *request) add() error {
 		return err
 	}
 	if err := r.complete(site, c, a); err != nil {
-		return errors.Join(err, site.Undo(a, br))
+		return errors.Join(err, site.Undo(a))
 	}
 	return nil
 }

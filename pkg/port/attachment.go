@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/mac"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
@@ -113,6 +114,7 @@ type Attachment struct {
 	Guest   mac.Addr
 	MTU     int // of the guest, in bytes
 	PortMTU int // of the bridge port: the bridge's when it joined, in bytes
+	VLANs   bridge.VLANs
 	Options
 	Access tap.Access // Anyone, Anyone in mode veth
 }

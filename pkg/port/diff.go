@@ -3,6 +3,7 @@ package port
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tapbridge/tapbridge/pkg/bridge"
@@ -34,7 +35,7 @@ func Diff(want, got Port) error {
 	d.device("port", want.End, got.End)
 	if want.End != nil && got.End != nil {
 		d.membership(want.Bridge, got.Bridge)
-		d.entry(want.FDB, got.FDB)
+		d.entries(want.FDB, got.FDB)
 	}
 	d.device("pod interface", want.Pod, got.Pod)
 	d.device("tap", want.Tap, got.Tap)
@@ -71,7 +72,8 @@ func word(v any) any {
 		return "on"
 	case false:
 		return "off"
-	case "":
+	}
+	if fmt.Sprint(v) == "" {
 		return "none"
 	}
 	return v
@@ -130,6 +132,11 @@ func (d *Drift) membership(want, got bridge.Port) {
 		return // another bridge's flags tell nothing
 	}
 	compare(d, "forwarding while it has carrier", !want.Blocked, !got.Blocked)
+	if want.VLANs != "" && got.VLANs == "" {
+		d.add("VLANs are none or bridge %s is not VLAN-aware, want VLANs %s", got.Bridge, want.VLANs)
+	} else if want.VLANs != "" { // "": the bridge was not VLAN-aware, and has become so
+		compare(d, "VLANs", want.VLANs, got.VLANs)
+	}
 	compare(d, "learning", want.Learning, got.Learning)
 	compare(d, "unicast flood", want.UnicastFlood, got.UnicastFlood)
 	compare(d, "multicast flood", want.MulticastFlood, got.MulticastFlood)
@@ -139,18 +146,21 @@ func (d *Drift) membership(want, got bridge.Port) {
 	compare(d, "locked", want.Locked, got.Locked)
 }
 
-func (d *Drift) entry(want, got *fdb.Entry) {
-	what := "FDB entry"
-	if want != nil {
-		what = fmt.Sprintf("FDB entry %s", want.MAC)
+func (d *Drift) entries(want, got []fdb.Entry) {
+	for _, w := range want {
+		what := fmt.Sprintf("FDB entry %s", w.MAC)
+		if w.VLAN != 0 {
+			what += fmt.Sprintf(" in VLAN %d", w.VLAN)
+		}
+		i := slices.IndexFunc(got, func(g fdb.Entry) bool { return g.VLAN == w.VLAN && g.MAC == w.MAC })
+		if i < 0 {
+			d.add("%s is missing", what)
+			continue
+		}
+		compare(d, what+": port", w.Port, got[i].Port)
+		compare(d, what+": state", w.State, got[i].State)
+		compare(d, what+": sticky", w.Sticky, got[i].Sticky)
 	}
-	if !both(d, what, want, got) {
-		return
-	}
-	compare(d, what+": MAC", want.MAC, got.MAC)
-	compare(d, what+": port", want.Port, got.Port)
-	compare(d, what+": state", want.State, got.State)
-	compare(d, what+": sticky", want.Sticky, got.Sticky)
 }
 
 func (d *Drift) access(want, got *tap.Access) {

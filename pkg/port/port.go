@@ -28,7 +28,7 @@ type Port struct {
 	Name     string         // of the device that is the bridge port
 	End      *Device        // that device: a veth end, or the tap in mode host-tap
 	Bridge   bridge.Port    // its membership
-	FDB      *fdb.Entry     // of the guest's MAC address; nil with Kernel
+	FDB      []fdb.Entry    // of the guest's MAC address, one a VLAN; none with Kernel
 	Pod      *Device        // CNI_IFNAME
 	Tap      *Device        // the tap in the pod
 	Access   *tap.Access    // who may open the tap, wherever it is
@@ -38,7 +38,7 @@ type Port struct {
 // Want works out the whole port from what was decided: every name, address and
 // flag. Nothing after this chooses.
 func (a Attachment) Want() Port {
-	p := Port{Name: a.PortName(), Bridge: a.membership(), FDB: a.entry()}
+	p := Port{Name: a.PortName(), Bridge: a.membership(), FDB: a.entries()}
 	p.End = &Device{Name: p.Name, Kind: a.portKind(), MAC: a.Guest.Derived(), MTU: a.PortMTU, Up: true, Muted: true, Record: a.Record()}
 	if a.Mode != HostTap {
 		p.Pod = &Device{Name: a.IfName, Kind: redirect.Kind, MAC: a.Guest, MTU: a.MTU, Up: true, Muted: a.Mode == Tap, Record: a.Record()}
@@ -71,14 +71,18 @@ func (a Attachment) membership() bridge.Port {
 		Isolated:       a.Isolated,
 		Hairpin:        a.Hairpin,
 		Locked:         a.Locked,
+		VLANs:          a.VLANs,
 	}
 }
 
-// entry is never a local one: the bridge would keep the guest's frames to
+// entries are never local ones: the bridge would keep the guest's frames to
 // itself.
-func (a Attachment) entry() *fdb.Entry {
+func (a Attachment) entries() (entries []fdb.Entry) {
 	if a.Table == Kernel {
 		return nil
 	}
-	return &fdb.Entry{MAC: a.Guest, Port: a.PortName(), State: fdb.Static, Sticky: a.Table == Sticky}
+	for _, id := range a.VLANs.IDs() {
+		entries = append(entries, fdb.Entry{MAC: a.Guest, VLAN: id, Port: a.PortName(), State: fdb.Static, Sticky: a.Table == Sticky})
+	}
+	return entries
 }

@@ -64,7 +64,7 @@ func TestWant(t *testing.T) {
 		if p.FDB == nil {
 			got += "no entry"
 		} else {
-			got += fmt.Sprintf("%s entry, sticky %v", p.FDB.State, p.FDB.Sticky)
+			got += fmt.Sprintf("%s entry, sticky %v", p.FDB[0].State, p.FDB[0].Sticky)
 		}
 		if got != c.want {
 			t.Errorf("table %s: %s, want %s", c.table, got, c.want)
@@ -109,12 +109,14 @@ func devices(p port.Port) string {
 // Diff knows it.
 func TestDiffComparesEveryField(t *testing.T) {
 	for _, mode := range port.Modes {
-		want := attachment(mode, port.Sticky).Want()
+		a := attachment(mode, port.Sticky)
+		a.VLANs = "42PU 100-101"
+		want := a.Want()
 		if err := port.Diff(want, want); err != nil {
 			t.Errorf("mode %s: a port differs from itself: %v", mode, err)
 		}
 		for path, change := range changes(reflect.ValueOf(&want).Elem(), "Port") {
-			got := attachment(mode, port.Sticky).Want()
+			got := a.Want()
 			change(reflect.ValueOf(&got).Elem())
 			if path == "Port.Name" {
 				continue // what Observe was asked for, not what it saw
@@ -145,6 +147,13 @@ func changes(v reflect.Value, path string) map[string]func(reflect.Value) {
 				all[p] = func(v reflect.Value) { change(v.Field(i)) }
 			}
 		}
+	case reflect.Slice:
+		all[path+" missing"] = func(v reflect.Value) { v.SetZero() }
+		for i := range v.Len() {
+			for p, change := range changes(v.Index(i), fmt.Sprintf("%s[%d]", path, i)) {
+				all[p] = func(v reflect.Value) { change(v.Index(i)) }
+			}
+		}
 	case reflect.Array:
 		all[path] = func(v reflect.Value) { flip(v.Index(0)) }
 	default:
@@ -161,7 +170,7 @@ func flip(v reflect.Value) {
 		v.SetString(v.String() + "x")
 	case reflect.Int, reflect.Int64:
 		v.SetInt(v.Int() + 1)
-	case reflect.Uint8:
+	case reflect.Uint8, reflect.Uint16:
 		v.SetUint(v.Uint() + 1)
 	default:
 		panic("no change known for " + v.Kind().String())
@@ -172,7 +181,7 @@ func TestDiffReadsWell(t *testing.T) {
 	want := attachment(port.Tap, port.Sticky).Want()
 	got := attachment(port.Tap, port.Sticky).Want()
 	got.Bridge.Learning, got.Bridge.UnicastFlood = true, true
-	got.FDB.Port, got.FDB.Sticky = "up0", false
+	got.FDB[0].Port, got.FDB[0].Sticky = "up0", false
 	got.Tap, got.Access, got.Redirect = nil, nil, nil
 	got.Pod.MTU = 1500
 	want2 := `port ` + want.Name + `: learning is on, want off; unicast flood is on, want off; ` +
@@ -187,13 +196,15 @@ func TestRecord(t *testing.T) {
 	a := attachment(port.Tap, port.Sticky)
 	a.Options = port.Options{Isolated: true, Hairpin: true, Locked: true}
 	a.Access.MultiQueue = true
-	want := "tapbridge/1 net=vms id=4f5c if=net1 br=br0 mac=52:54:00:12:34:56 mode=tap fdb=sticky mtu=1400/1500 tap=107:107 opt=ihlq"
+	a.VLANs = "42PU 100-110"
+	want := "tapbridge/1 net=vms id=4f5c if=net1 br=br0 mac=52:54:00:12:34:56 mode=tap fdb=sticky mtu=1400/1500 tap=107:107 vlan=42PU,100-110 opt=ihlq"
 	if diff := cmp.Diff(want, a.Record()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	for _, mode := range port.Modes {
 		for _, table := range []port.Table{port.Kernel, port.Sticky, port.Static, port.Roaming} {
 			a := attachment(mode, table)
+			a.VLANs = "1U 42PU 100-110"
 			got, err := port.ParseRecord(a.Record())
 			if err != nil {
 				t.Fatal(err)
@@ -233,7 +244,7 @@ func TestParseRecordRefuses(t *testing.T) {
 	good := attachment(port.Tap, port.Sticky).Record()
 	for _, bad := range []string{
 		"", "eth0 of vm", "tapbridge/2" + good[len("tapbridge/1"):], good + " ", good + " x=y", strings.Replace(good, " mac=52:54:00:12:34:56", "", 1), "tapbridge/1",
-		strings.Replace(good, "mode=tap", "mode=tun", 1), strings.Replace(good, "52:54", "53:54", 1), strings.Replace(good, "1400", "+1400", 1),
+		strings.Replace(good, "mode=tap", "mode=tun", 1), strings.Replace(good, "52:54", "53:54", 1), strings.Replace(good, "1400", "+1400", 1), good + " vlan=5,4", good + " vlan=4095", good + " vlan=5-4",
 	} {
 		if a, err := port.ParseRecord(bad); !errors.Is(err, port.ErrNoRecord) {
 			t.Errorf("ParseRecord(%q) = %+v, %v; want ErrNoRecord", bad, a, err)

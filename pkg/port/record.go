@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/mac"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
@@ -15,8 +16,8 @@ import (
 // that an old binary leaves it alone.
 const recordVersion = "tapbridge/1"
 
-// longestRecord is what an ifalias holds (IFALIASZ, less the final NUL).
-const longestRecord = 255
+// LongestRecord is what an ifalias holds (IFALIASZ, less the final NUL).
+const LongestRecord = 255
 
 // ErrNoRecord says that an alias is not one of ours.
 var ErrNoRecord = errors.New("no tapbridge record")
@@ -26,7 +27,7 @@ var ErrNoRecord = errors.New("no tapbridge record")
 func (a Attachment) Record() string {
 	a.ID = a.Recorded()
 	line := a.record()
-	if len(line) > longestRecord {
+	if len(line) > LongestRecord {
 		a.Network = digest(a.Network)
 		line = a.record()
 	}
@@ -47,6 +48,9 @@ func (a Attachment) record() string {
 	}
 	if a.Access != noTap {
 		words = append(words, fmt.Sprintf("tap=%d:%d", a.Access.Owner, a.Access.Group))
+	}
+	if a.VLANs != "" {
+		words = append(words, "vlan="+strings.ReplaceAll(string(a.VLANs), " ", ","))
 	}
 	if flags := a.letters(); flags != "" {
 		words = append(words, "opt="+flags)
@@ -116,6 +120,9 @@ func (a *Attachment) read(key, value string) (err error) {
 		a.MTU, a.PortMTU, err = numbers(value, "/")
 	case "tap":
 		a.Access.Owner, a.Access.Group, err = ids(value)
+	case "vlan":
+		a.VLANs = bridge.VLANs(strings.ReplaceAll(value, ",", " "))
+		_, err = a.VLANs.Ranges()
 	case "opt":
 		err = a.readOptions(value)
 	default:

@@ -120,8 +120,6 @@ func Test42BandwidthIsNotIgnored(t *testing.T) {
 				{"capabilities": conf{"bandwidth": true}, "runtimeConfig": conf{"bandwidth": limits}},
 				{"runtimeConfig": conf{"bandwidth": conf{"IngressRate": 1000000, "IngressBurst": 4294967295}}}, // as containerd writes it
 				{"bandwidth": limits},
-				{"vlan": 7},
-				{"vlanTrunk": []conf{{"id": 7}}},
 			} {
 				n.call("ADD", n.conf(c, recording)).fails(2)
 			}

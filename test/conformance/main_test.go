@@ -13,6 +13,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	// What TestMain builds is made of this: go test's cache must know.
+	_ "github.com/tapbridge/tapbridge/pkg/plugin"
 )
 
 // What TestMain builds.

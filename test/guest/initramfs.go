@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 )
@@ -21,32 +22,65 @@ var (
 
 // initramfs is a whole guest system: busybox, the modules of its network card, and our scripts.
 func initramfs(t Tools) ([]byte, error) {
+	a, err := NewInitramfs(t, initScript, "virtio_pci", "virtio_net")
+	if err != nil {
+		return nil, err
+	}
+	a.Add("bin/serve", 0o755, serveScript)
+	return a.Close(), nil
+}
+
+// Initramfs is the file system that a guest's kernel starts with. It is a cpio archive in the "newc" format, the one a kernel
+// unpacks (Documentation/driver-api/early-userspace/buffer-format.rst in Linux).
+type Initramfs struct {
+	buf    bytes.Buffer
+	inodes int
+	dirs   map[string]bool
+}
+
+// NewInitramfs returns a file system with what every guest needs: the init script, busybox to run it, empty directories to mount
+// on, and under /modules the named modules and those they depend on, so that the order of their names is the order to load them.
+func NewInitramfs(t Tools, init []byte, moduleNames ...string) (*Initramfs, error) {
 	busybox, err := os.ReadFile(t.Busybox)
 	if err != nil {
 		return nil, err
 	}
-	drivers, err := modules(t.Modules, "virtio_pci", "virtio_net")
+	drivers, err := modules(t.Modules, moduleNames...)
 	if err != nil {
 		return nil, err
 	}
-	var a archive
-	for _, dir := range []string{"bin", "modules", "proc", "sys", "dev", "tmp"} {
-		a.add(dir, modeDir|0o755, nil)
+	a := &Initramfs{dirs: map[string]bool{".": true}}
+	for _, dir := range []string{"proc", "sys", "dev", "run", "tmp"} {
+		a.mkdir(dir)
 	}
-	a.add("init", modeFile|0o755, initScript)
-	a.add("bin/serve", modeFile|0o755, serveScript)
-	a.add("bin/busybox", modeFile|0o755, busybox)
+	a.Add("init", 0o755, init)
+	a.Add("bin/busybox", 0o755, busybox)
 	for i, m := range drivers {
-		a.add(fmt.Sprintf("modules/%02d-%s.ko", i, m.name), modeFile|0o644, m.content) // the shell sorts *.ko: the order of loading
+		a.Add(fmt.Sprintf("modules/%02d-%s.ko", i, m.name), 0o644, m.content)
 	}
-	return a.close(), nil
+	return a, nil
 }
 
-// archive is a cpio archive in the "newc" format, the one a kernel unpacks (Documentation/driver-api/early-userspace/
-// buffer-format.rst in Linux).
-type archive struct {
-	buf    bytes.Buffer
-	inodes int
+// Add adds a file, and the directories above it. The name is relative to the root.
+func (a *Initramfs) Add(name string, perm int, content []byte) {
+	a.mkdir(path.Dir(name))
+	a.append(name, modeFile|perm, content)
+}
+
+// Close returns the archive. Nothing can be added to it any more.
+func (a *Initramfs) Close() []byte {
+	a.append("TRAILER!!!", 0, nil)
+	return a.buf.Bytes()
+}
+
+// mkdir adds a directory and those above it: the kernel unpacks no file whose directory is not there yet.
+func (a *Initramfs) mkdir(name string) {
+	if a.dirs[name] {
+		return
+	}
+	a.dirs[name] = true
+	a.mkdir(path.Dir(name))
+	a.append(name, modeDir|0o755, nil)
 }
 
 const (
@@ -54,7 +88,7 @@ const (
 	modeFile = 0o100000
 )
 
-func (a *archive) add(name string, mode int, content []byte) {
+func (a *Initramfs) append(name string, mode int, content []byte) {
 	a.inodes++
 	const uid, gid, nlink, mtime, major, minor, rmajor, rminor, check = 0, 0, 1, 0, 0, 0, 0, 0, 0
 	fmt.Fprintf(&a.buf, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s\x00", a.inodes, mode, uid, gid, nlink, mtime,
@@ -64,15 +98,10 @@ func (a *archive) add(name string, mode int, content []byte) {
 	a.pad()
 }
 
-func (a *archive) pad() {
+func (a *Initramfs) pad() {
 	for a.buf.Len()%4 != 0 {
 		a.buf.WriteByte(0)
 	}
-}
-
-func (a *archive) close() []byte {
-	a.add("TRAILER!!!", 0, nil)
-	return a.buf.Bytes()
 }
 
 // module is a kernel module.
