@@ -157,11 +157,17 @@ func (n *NS) sysctls() (lines []string) {
 	return lines
 }
 
-// readSysctls leaves out what cannot be read: stable_secret, while it is unset.
+// costly sysctls wait for everybody else's link changes (rtnl) at each read. The
+// first is a link's attribute as well; the second nobody here sets.
+var costly = []string{"addr_gen_mode", "stable_secret"}
+
 func readSysctls(pattern string) (lines []string) {
 	const root = "/proc/sys/"
 	files, _ := filepath.Glob(root + pattern)
 	for _, file := range files {
+		if slices.Contains(costly, filepath.Base(file)) {
+			continue
+		}
 		if value, err := os.ReadFile(file); err == nil {
 			lines = append(lines, "sysctl "+strings.TrimPrefix(file, root)+" "+strings.TrimSpace(string(value)))
 		}
