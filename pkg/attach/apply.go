@@ -72,6 +72,8 @@ func (w *work) steps() []step {
 	steps := []step{{name: "look for names in the way", do: w.vacant}}
 	if w.br.Index == 0 {
 		steps = append(steps, step{"create the bridge", w.createBridge, w.deleteBridge})
+	} else {
+		steps = append(steps, step{name: "read the bridge again", do: w.reread})
 	}
 	steps = append(steps, step{name: "look for MAC addresses in use", do: w.claim})
 	return append(append(steps, w.leg()...), w.tail()...)
@@ -79,17 +81,17 @@ func (w *work) steps() []step {
 
 func (w *work) leg() []step {
 	veth := []step{
-		{"create the veth pair", w.createVeth, w.remove},
+		{"create the veth pair", w.createVeth, w.undoLeg},
 		{name: "mark the veth pair", do: w.markVeth},
 	}
 	switch w.a.Mode {
 	case port.HostTap:
-		return []step{{"create the tap", w.createHostTap, w.remove}}
+		return []step{{"create the tap", w.createHostTap, w.undoLeg}}
 	case port.Veth:
 		return veth
 	default:
 		return append(veth,
-			step{"create the tap", w.createPodTap, w.remove},
+			step{"create the tap", w.createPodTap, w.undoLeg},
 			step{name: "redirect between tap and pod interface", do: w.redirect})
 	}
 }
@@ -159,10 +161,23 @@ func vacant(pod *rtnl.Conn, name, role string) error {
 	return err
 }
 
-// createBridge uses the bridge that another ADD has created meanwhile.
+// reread makes sure, under the lock, that the plan is for the bridge as it is.
+func (w *work) reread() (err error) {
+	planned := w.br
+	if w.br, err = bridge.Find(w.host, w.a.Bridge); err != nil {
+		return err
+	}
+	if w.br.MTU != planned.MTU || w.br.VLANAware != planned.VLANAware || w.br.DefaultPVID != planned.DefaultPVID && w.br.VLANAware {
+		return fmt.Errorf("bridge %q has been changed since it was looked at: %w", w.br.Name, ErrBusy)
+	}
+	return nil
+}
+
+// createBridge uses the bridge that another ADD has created meanwhile, if it is
+// as planned.
 func (w *work) createBridge() (err error) {
 	planned := w.br
-	if w.br, err = bridge.Find(w.host, w.a.Bridge); !errors.Is(err, bridge.ErrNotFound) {
+	if err := w.reread(); !errors.Is(err, bridge.ErrNotFound) {
 		return err
 	}
 	if w.br, err = bridge.Create(w.host, planned); err == nil {
@@ -239,17 +254,11 @@ func (w *work) mute() error {
 	return nil
 }
 
-// join reads the bridge once more, under the lock: what it is to be kept at must
-// not be what another ADD has just made of it.
 func (w *work) join() error {
-	l, err := w.host.LinkAt(w.br.Index)
-	if err != nil {
-		return err
-	}
-	if err := bridge.Join(w.host, w.port, bridge.Of(l)); err != nil {
+	if err := bridge.Join(w.host, w.port, w.br); err != nil {
 		return fmt.Errorf("port %q: %w", w.want.Name, err)
 	}
-	return bridge.Of(l).KeepMAC(w.host)
+	return w.br.KeepMAC(w.host)
 }
 
 func (w *work) setFlags() error {
@@ -313,4 +322,4 @@ func (w *work) verify() error {
 	return port.Diff(w.want, got)
 }
 
-func (w *work) remove() error { return w.Remove(w.a.ID) }
+func (w *work) undoLeg() error { return w.remove(w.a.ID) }

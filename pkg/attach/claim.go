@@ -20,18 +20,27 @@ func (w *work) claim() error {
 		return fmt.Errorf("guest MAC %s: bridge %q itself has MAC %s: %w", guest, w.br.Name, w.br.MAC, ErrTaken)
 	}
 	for _, m := range []mac.Addr{guest, derived, derived.Derived()} {
-		found, there, err := fdb.Lookup(w.host, w.br.Index, m, 0)
-		if err != nil {
-			return fmt.Errorf("bridge %q: %w", w.br.Name, err)
+		if err := w.claimIn(0, m); err != nil {
+			return err
 		}
-		if !there || found.State == fdb.Learned {
-			continue // a learned entry claims nothing: anybody's frame makes one
-		}
-		if err := w.heldBy(found); err != nil {
+	}
+	for _, vlan := range w.a.VLANs.IDs() { // a stranger's entry may be in one VLAN only
+		if err := w.claimIn(vlan, guest); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (w *work) claimIn(vlan uint16, m mac.Addr) error {
+	found, there, err := fdb.Lookup(w.host, w.br.Index, m, vlan)
+	if err != nil {
+		return fmt.Errorf("bridge %q: %w", w.br.Name, err)
+	}
+	if !there || found.State == fdb.Learned {
+		return nil // a learned entry claims nothing: anybody's frame makes one
+	}
+	return w.heldBy(found)
 }
 
 // heldBy decides about one entry that sits firmly.
@@ -50,11 +59,9 @@ func (w *work) heldBy(found fdb.Found) error {
 		return fmt.Errorf("MAC %s of guest %s: %q on bridge %q has a %s entry for it: %w",
 			found.MAC, w.a.Guest, holder.Name, w.br.Name, found.State, ErrTaken)
 	}
-	if _, err := port.ParseRecord(holder.Alias); err != nil {
-		return nil // a stranger's port, whose guest we cannot know
-	}
 	// Another guest shares the last five bytes with ours, and so the address of
-	// its port: the entry can hide a third one.
+	// its port, or a stranger's port has that address: the entry can hide a third
+	// one.
 	return w.conflictOnAnyPort()
 }
 

@@ -102,6 +102,8 @@ func TestClaimAgainstTheBridge(t *testing.T) {
 	n.host.Run(t, "ip", "link", "set", "up0", "address", "02:00:00:00:00:77")
 	n.host.Run(t, "bridge", "fdb", "add", "02:00:00:00:00:88", "dev", "up0", "master", "static")
 	n.host.Run(t, "bridge", "fdb", "add", "02:00:00:00:00:99", "dev", "up0", "master", "dynamic")
+	n.host.Run(t, "ip", "link", "add", "vnet0", "address", "fe:00:00:00:00:66", "type", "veth", "peer", "name", "vnet1")
+	n.host.Run(t, "ip", "link", "set", "vnet0", "master", "br0")
 	before := n.world()
 	for g, owner := range map[string]string{bridgeMAC: `bridge "br0"`, "02:00:00:00:00:77": `"up0"`, "02:00:00:00:00:88": `"up0"`} {
 		if err := n.apply(second(port.Sticky, g)); !errors.Is(err, ErrTaken) || !strings.Contains(err.Error(), owner) {
@@ -109,6 +111,16 @@ func TestClaimAgainstTheBridge(t *testing.T) {
 		}
 	}
 	n.wantWorld(before, "refused:")
+	// A stranger's port with the derived MAC hides neither of two guests.
+	n.mustApply(second(port.Kernel, "52:00:00:00:00:66"))
+	third := second(port.Kernel, "52:00:00:00:00:66")
+	third.ID = wish(port.Tap).ID
+	if err := n.apply(third); !errors.Is(err, ErrTaken) {
+		t.Errorf("a second guest behind a stranger's port: %v", err)
+	}
+	if err := n.remove(second(port.Kernel, "52:00:00:00:00:66").ID); err != nil {
+		t.Error(err)
+	}
 	// What the uplink has merely learned is taken over.
 	learned := second(port.Sticky, "02:00:00:00:00:99")
 	n.mustApply(learned)

@@ -34,8 +34,8 @@ func (s *Site) Inspect() ([]Inspected, error) {
 	var result []Inspected
 	for _, a := range all {
 		in, err := s.inspect(a, pods[a.Port.NetNsID])
-		if err != nil {
-			return nil, fmt.Errorf("port %q: %w", a.Port.Name, err)
+		if err != nil { // one port must not hide the others
+			in.Wrong = append(in.Wrong, err.Error())
 		}
 		result = append(result, in)
 	}

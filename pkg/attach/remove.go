@@ -13,7 +13,34 @@ import (
 // Remove deletes every device and entry of an attachment that is still there,
 // and nothing else. It needs nothing but the identity: what was built is read
 // from the kernel. A part that cannot be removed does not keep the others.
+// Error: ErrBusy, when the bridge has an MTU to be kept and is locked too long.
 func (s *Site) Remove(id port.ID) error {
+	br, err := s.bridgeOf(id)
+	if err != nil {
+		return err
+	}
+	if br.Kind == bridge.Kind && br.MTU != bridge.DefaultMTU {
+		unlock, err := lock(br.Name) // an ADD must not see the MTU that the kernel falls back to
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
+	return s.remove(id)
+}
+
+// bridgeOf is the bridge that the attachment's port is on; the zero Link when
+// there is none.
+func (s *Site) bridgeOf(id port.ID) (rtnl.Link, error) {
+	end, there, err := find(s.host, id.PortName())
+	if err != nil || !there {
+		return rtnl.Link{}, err
+	}
+	return s.master(end)
+}
+
+// remove is Remove under the lock, where that is needed.
+func (s *Site) remove(id port.ID) error {
 	end, there, err := find(s.host, id.PortName())
 	if err != nil {
 		return err
@@ -21,11 +48,8 @@ func (s *Site) Remove(id port.ID) error {
 	if !there || !ours(end, id) {
 		return s.removePodSide(id, nil)
 	}
-	br, err := s.host.LinkAt(end.MasterIndex)
-	if err != nil {
-		br = rtnl.Link{} // no port any more, or of a bridge that is just going
-	}
-	err = errors.Join(s.removeMovedEntries(end), s.removePodSide(id, &end))
+	br, err := s.master(end)
+	err = errors.Join(err, s.removeMovedEntries(end), s.removePodSide(id, &end))
 	// A veth end has gone with its peer by now, unless the peer was elsewhere.
 	if e := ignoreMissing(s.host.Delete(end.Index)); e != nil {
 		err = errors.Join(err, fmt.Errorf("delete port %q: %w", end.Name, e))

@@ -120,6 +120,7 @@ func TestRemoveLeavesStrangersAlone(t *testing.T) {
 		n.host.Run(n.T, "ip", "link", "add", a.PortName(), "type", "bridge")
 		n.pod.Run(n.T, "ip", "tuntap", "add", "dev", a.IfName, "mode", "tap")
 		n.pod.Run(n.T, "ip", "tuntap", "add", "dev", a.TapName(), "mode", "tap")
+		n.pod.Run(n.T, "ip", "link", "set", "lo", "alias", a.Record()) // as a pod can
 		before := n.world()
 		if err := n.remove(a.ID); err != nil {
 			n.Error(err)

@@ -9,6 +9,8 @@ import (
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/redirect"
+	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
 var (
@@ -68,6 +70,9 @@ func (s *Site) Host() *rtnl.Conn { return s.host }
 // before the record is written, or after somebody has overwritten it, name and
 // group do, which no two attachments share.
 func ours(l rtnl.Link, id port.ID) bool {
+	if l.Kind != redirect.Kind && l.Kind != tap.Kind {
+		return false // a pod can copy an alias to any device, its loopback too
+	}
 	if a, err := port.ParseRecord(l.Alias); err == nil {
 		return a.ID == id.Recorded()
 	}

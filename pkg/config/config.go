@@ -309,6 +309,9 @@ func (h Header) Attachments() (valid []port.ID, known bool, err error) {
 			return nil, false, invalid(key, value, reason(err))
 		}
 		for _, a := range list {
+			if a.ContainerID == "" || a.IfName == "" { // another format: to keep nothing would remove everything
+				return nil, false, invalid(key, value, `want "containerID" and "ifname" in each`)
+			}
 			valid = append(valid, port.ID{ContainerID: a.ContainerID, IfName: a.IfName})
 		}
 	}

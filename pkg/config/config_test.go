@@ -269,11 +269,13 @@ func TestAttachments(t *testing.T) {
 			t.Errorf("%s: %v, %v, %v; want %v, %v", c.members, valid, known, err, c.valid, c.known)
 		}
 	}
-	h, err := config.ParseHeader([]byte(head + `,"cni.dev/valid-attachments":{}}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, known, err := h.Attachments(); !errors.Is(err, config.ErrInvalid) || known {
-		t.Errorf("attachments that are no list: known %v, %v", known, err)
+	for _, bad := range []string{`{}`, `7`, `[{"id":"c1","if":"net1"}]`, `[{"containerID":"c1"}]`, `[null]`} {
+		h, err := config.ParseHeader([]byte(head + `,"cni.dev/valid-attachments":` + bad + `}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, known, err := h.Attachments(); !errors.Is(err, config.ErrInvalid) || known {
+			t.Errorf("attachments %s: known %v, %v", bad, known, err)
+		}
 	}
 }

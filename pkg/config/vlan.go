@@ -100,6 +100,9 @@ func (v VLANs) on(br bridge.Bridge) (bridge.VLANs, error) {
 	if (v.KeepDefault || !v.Given()) && br.DefaultPVID != 0 && !covered(ranges, br.DefaultPVID) {
 		ranges = append(ranges, bridge.VLAN{First: br.DefaultPVID, Last: br.DefaultPVID, PVID: v.Access == 0, Untagged: true})
 	}
+	if len(ranges) == 0 {
+		return "", fmt.Errorf(`%w: bridge %q is VLAN-aware and has no default VLAN: "vlan" or "vlanTrunk" is needed`, ErrInvalid, br.Name)
+	}
 	return bridge.NewVLANs(ranges...), nil
 }
 

@@ -11,8 +11,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"slices"
+	"syscall"
 
 	"github.com/containernetworking/cni/pkg/version"
 
@@ -57,6 +59,7 @@ var verbs = map[string]verb{
 // Run answers one CNI call and returns the exit code. The result, or the error
 // as JSON, goes to stdout; logs and a delegate's own stderr go to stderr.
 func Run(getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
+	signal.Ignore(syscall.SIGPIPE) // a caller who has gone must not keep us from cleaning up
 	r := &request{environment: readEnvironment(getenv), stdout: stdout, stderr: stderr}
 	if err := r.answer(stdin); err != nil {
 		r.printError(err)

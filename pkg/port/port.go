@@ -45,7 +45,8 @@ func (a Attachment) Want() Port {
 	}
 	if a.Mode == Tap {
 		p.Tap = &Device{Name: a.TapName(), Kind: tap.Kind, MAC: a.Guest.Derived(), MTU: a.MTU, Up: true, Muted: true, Record: a.Record()}
-		p.Redirect = &redirect.Pair{Out: true, In: true}
+		both := redirect.Both
+		p.Redirect = &both
 	}
 	if a.Mode != Veth {
 		access := a.Access
