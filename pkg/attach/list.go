@@ -21,7 +21,7 @@ func (s *Site) List() (all []Attached, unrecorded []rtnl.Link, err error) {
 	for _, l := range links {
 		a, err := port.ParseRecord(l.Alias)
 		switch {
-		case err == nil && l.Name == a.PortName():
+		case err == nil && l.Name == a.PortName() && ours(l, a.ID):
 			all = append(all, Attached{a, l})
 		case port.Marked(l.Name, l.Group):
 			unrecorded = append(unrecorded, l)

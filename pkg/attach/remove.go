@@ -49,7 +49,11 @@ func (s *Site) remove(id port.ID) error {
 		return s.removePodSide(id, nil)
 	}
 	br, err := s.master(end)
-	err = errors.Join(err, s.removeMovedEntries(end), s.removePodSide(id, &end))
+	podErr := s.removePodSide(id, &end)
+	err = errors.Join(err, s.removeMovedEntries(end), podErr)
+	if podErr != nil && s.pod == nil {
+		return err // the port is the only way to the pod's side: keep it for the next try
+	}
 	// A veth end has gone with its peer by now, unless the peer was elsewhere.
 	if e := ignoreMissing(s.host.Delete(end.Index)); e != nil {
 		err = errors.Join(err, fmt.Errorf("delete port %q: %w", end.Name, e))
