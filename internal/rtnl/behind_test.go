@@ -16,13 +16,13 @@ func TestBehindNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if _, err := c.LinksBehind(noNamespace); !IsNotExist(err) {
+	if _, err := c.Behind(noNamespace).Links(); !IsNotExist(err) {
 		t.Errorf("list: %v", err)
 	}
-	if err := c.DeleteBehind(noNamespace, 1); !IsNotExist(err) {
+	if err := c.Behind(noNamespace).Delete(1); !IsNotExist(err) {
 		t.Errorf("delete: %v", err)
 	}
-	if err := c.DeleteGroupBehind(noNamespace, 1); !IsNotExist(err) {
+	if err := c.Behind(noNamespace).DeleteGroup(1); !IsNotExist(err) {
 		t.Errorf("delete group: %v", err)
 	}
 	if _, err := c.Links(); err != nil {

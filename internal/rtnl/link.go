@@ -1,7 +1,6 @@
 package rtnl
 
 import (
-	"errors"
 	"fmt"
 	"os"
 
@@ -93,14 +92,6 @@ func (c *Conn) LinksOf(bridge int) ([]Link, error) {
 	return c.links(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))))
 }
 
-// LinksBehind lists the devices of another namespace, named by the id that this
-// one has for it (a veth's link-netnsid), without entering it. IsNotExist tells
-// that it is gone.
-func (c *Conn) LinksBehind(nsid int) ([]Link, error) {
-	links, err := c.links(behind(nsid))
-	return links, gone(err)
-}
-
 func (c *Conn) links(filter ...nl.NetlinkRequestData) ([]Link, error) {
 	parts := append([]nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC), skipStats()}, filter...)
 	msgs, err := c.Dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, parts...)
@@ -137,33 +128,11 @@ func (c *Conn) Delete(index int) error {
 	return c.Change(unix.RTM_DELLINK, 0, msg)
 }
 
-// DeleteBehind is Delete in another namespace, see LinksBehind.
-func (c *Conn) DeleteBehind(nsid, index int) error {
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(index)
-	return gone(c.Change(unix.RTM_DELLINK, 0, msg, behind(nsid)))
-}
-
 // DeleteGroup removes every device of a group in one transaction: the kernel
 // waits for readers once, not once a device (net/core/rtnetlink.c,
 // rtnl_group_dellink).
 func (c *Conn) DeleteGroup(group uint32) error {
 	return c.Change(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), inGroup(group))
-}
-
-// DeleteGroupBehind is DeleteGroup in another namespace, see LinksBehind.
-func (c *Conn) DeleteGroupBehind(nsid int, group uint32) error {
-	return gone(c.Change(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), inGroup(group), behind(nsid)))
-}
-
-// gone puts the kernel's word for an id that stands for no namespace any more
-// (net/core/rtnetlink.c, rtnl_get_net_ns_capable) in line with what it says about
-// all else that is missing.
-func gone(err error) error {
-	if errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("network namespace behind the link: %w (%w)", unix.ENOENT, err)
-	}
-	return err
 }
 
 // Addresses lists the IP addresses of one device.
@@ -214,10 +183,6 @@ func muteFile(name string) string { return "/proc/sys/net/ipv6/conf/" + name + "
 
 func inGroup(group uint32) *nl.RtAttr {
 	return nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(group))
-}
-
-func behind(nsid int) *nl.RtAttr {
-	return nl.NewRtAttr(unix.IFLA_TARGET_NETNSID, nl.Uint32Attr(uint32(nsid)))
 }
 
 // skipStats leaves the counters out of the answer, half of its bytes.

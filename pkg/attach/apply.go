@@ -40,7 +40,7 @@ func (s *Site) Undo(a port.Attachment) error {
 		return errors.Join(err, lockErr)
 	}
 	defer unlock()
-	return errors.Join(err, bridge.Delete(s.host, *s.created))
+	return errors.Join(err, s.deleteCreated())
 }
 
 // work is one Apply under way.
@@ -71,7 +71,7 @@ type step struct {
 func (w *work) steps() []step {
 	steps := []step{{name: "look for names in the way", do: w.vacant}}
 	if w.br.Index == 0 {
-		steps = append(steps, step{"create the bridge", w.createBridge, w.deleteBridge})
+		steps = append(steps, step{"create the bridge", w.createBridge, w.deleteCreated})
 	} else {
 		steps = append(steps, step{name: "read the bridge again", do: w.reread})
 	}
@@ -186,11 +186,11 @@ func (w *work) createBridge() (err error) {
 	return err
 }
 
-func (w *work) deleteBridge() error {
-	if w.created == nil {
+func (s *Site) deleteCreated() error {
+	if s.created == nil {
 		return nil
 	}
-	return bridge.Delete(w.host, *w.created)
+	return bridge.Delete(s.host, *s.created)
 }
 
 func (w *work) mark() rtnl.Mark {

@@ -24,6 +24,9 @@ func (w *work) claim() error {
 			return err
 		}
 	}
+	if w.a.VLANs == "" {
+		return nil
+	}
 	for _, vlan := range w.a.VLANs.IDs() { // a stranger's entry may be in one VLAN only
 		if err := w.claimIn(vlan, guest); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package attach
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/tapbridge/tapbridge/internal/nstest"
@@ -26,6 +27,15 @@ func newNode(t *testing.T) *node {
 	nstest.Veth(t, n.host, "up0", n.lan, "down0")
 	n.host.Run(t, "ip", "link", "set", "up0", "master", "br0")
 	return n
+}
+
+// hostRun runs commands in the host's namespace, one after another.
+func (n *node) hostRun(commands ...string) {
+	n.Helper()
+	for _, command := range commands {
+		words := strings.Fields(command)
+		n.host.Run(n.T, words[0], words[1:]...)
+	}
 }
 
 // site calls f with a site opened as the plugin opens it: in the host's

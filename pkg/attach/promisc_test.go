@@ -17,15 +17,11 @@ func TestVLANAwareBridgeSparesTheUplink(t *testing.T) {
 	nstest.NeedsVLANs(t)
 	n := &node{T: t, host: nstest.New(t), pod: nstest.New(t)}
 	nstest.Bridge(t, n.host, "br0", bridgeMAC)
-	for _, command := range []string{
+	n.hostRun(
 		"ip link set br0 type bridge vlan_filtering 1",
 		"ip link add lower0 up type veth peer name lower1",
 		"ip link add up0 link lower0 type macvlan mode bridge",
-		"ip link set up0 master br0 up",
-	} {
-		words := strings.Fields(command)
-		n.host.Run(t, words[0], words[1:]...)
-	}
+		"ip link set up0 master br0 up")
 	promiscuous := func(want bool, when string) {
 		t.Helper()
 		if got := !strings.Contains(n.host.Run(t, "ip", "-d", "link", "show", "up0"), "promiscuity 0"); got != want {

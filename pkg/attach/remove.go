@@ -95,36 +95,33 @@ func (s *Site) removeMoved(e fdb.Entry, end rtnl.Link) error {
 }
 
 // side is one network namespace as links can be listed and deleted in it.
-type side struct {
-	links       func() ([]rtnl.Link, error)
-	delete      func(index int) error
-	deleteGroup func(group uint32) error
+type side interface {
+	Links() ([]rtnl.Link, error)
+	Delete(index int) error
+	DeleteGroup(group uint32) error
 }
 
 // podSide reaches the pod's devices: through its namespace, or when that is not
 // known, through the port's veth peer, whose namespace the kernel knows by id.
-func (s *Site) podSide(end *rtnl.Link) (side, bool) {
-	if s.pod != nil {
-		return side{s.pod.Links, s.pod.Delete, s.pod.DeleteGroup}, true
+// nil when there is neither.
+func (s *Site) podSide(end *rtnl.Link) side {
+	switch {
+	case s.pod != nil:
+		return s.pod
+	case end != nil && end.NetNsID >= 0:
+		return s.host.Behind(end.NetNsID)
 	}
-	if end == nil || end.NetNsID < 0 {
-		return side{}, false
-	}
-	return side{
-		links:       func() ([]rtnl.Link, error) { return s.host.LinksBehind(end.NetNsID) },
-		delete:      func(index int) error { return s.host.DeleteBehind(end.NetNsID, index) },
-		deleteGroup: func(group uint32) error { return s.host.DeleteGroupBehind(end.NetNsID, group) },
-	}, true
+	return nil
 }
 
 // removePodSide deletes the attachment's devices in the pod. end is its port, if
 // it is there.
 func (s *Site) removePodSide(id port.ID, end *rtnl.Link) error {
-	pod, known := s.podSide(end)
-	if !known {
+	pod := s.podSide(end)
+	if pod == nil {
 		return nil
 	}
-	links, err := pod.links()
+	links, err := pod.Links()
 	if err != nil {
 		return ignoreMissing(err)
 	}
@@ -155,13 +152,13 @@ func grouped(links []rtnl.Link, group uint32) (n int) {
 // holds in all, otherwise one by one.
 func deleteAll(in side, links []rtnl.Link, group uint32, inGroup int) (err error) {
 	if len(links) > 1 && grouped(links, group) == len(links) && inGroup == len(links) {
-		if err := ignoreMissing(in.deleteGroup(group)); err != nil {
+		if err := ignoreMissing(in.DeleteGroup(group)); err != nil {
 			return fmt.Errorf("delete the devices of group %d: %w", group, err)
 		}
 		return nil
 	}
 	for _, l := range links {
-		if e := ignoreMissing(in.delete(l.Index)); e != nil {
+		if e := ignoreMissing(in.Delete(l.Index)); e != nil {
 			err = errors.Join(err, fmt.Errorf("delete %q: %w", l.Name, e))
 		}
 	}

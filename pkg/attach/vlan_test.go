@@ -23,17 +23,13 @@ func vlanNode(t *testing.T) (*node, *nstest.Wire) {
 	t.Helper()
 	nstest.NeedsVLANs(t)
 	n := newNode(t)
-	for _, command := range []string{
+	n.hostRun(
 		"ip link set br0 type bridge vlan_filtering 1",
 		"ip tuntap add dev trunk0 mode tap",
 		"ip link set trunk0 master br0 up",
 		"bridge vlan add dev trunk0 vid 42",
 		"bridge vlan add dev trunk0 vid 100",
-		"bridge vlan add dev trunk0 vid 200",
-	} {
-		words := strings.Fields(command)
-		n.host.Run(t, words[0], words[1:]...)
-	}
+		"bridge vlan add dev trunk0 vid 200")
 	n.sysctl(n.host, "net.ipv6.conf.trunk0.disable_ipv6=1")
 	trunk := nstest.OpenTap(t, n.host, "trunk0")
 	nstest.WaitForwarding(t, n.host, "trunk0")

@@ -64,10 +64,10 @@ func Of(l rtnl.Link) Bridge {
 }
 
 // Create makes the bridge that want describes but for its MAC, which is random.
-// It stays as it is whatever joins it: MAC and MTU are
-// pinned by having been set (the kernel would otherwise follow the ports), and
-// a port forwards at once (no forward delay). Its own stack is muted, so that
-// the node does not appear on the guests' network uninvited.
+// It stays as it is whatever joins it: MAC and MTU are pinned by having been set
+// (the kernel would otherwise follow the ports), and a port forwards at once (no
+// forward delay). Its own stack is muted, so that the node does not appear on the
+// guests' network uninvited.
 func Create(c *rtnl.Conn, want Bridge) (Bridge, error) {
 	want.MAC = random()
 	if err := add(c, want); err != nil {

@@ -79,9 +79,9 @@ func state(nud int) State {
 
 // Replace writes a static entry for the port at index; without a VLAN, into every
 // VLAN that the port has, and into the table of no VLAN (fdb_add_entry's caller,
-// br_fdb_add). It takes over an entry
-// that another port has learned; creating exclusively would fail there and leave
-// the guest unreachable, as libvirt does (virnetdev.c, virNetDevBridgeFDBAdd).
+// br_fdb_add). It takes over an entry that another port has learned; creating
+// exclusively would fail there and leave the guest unreachable, as libvirt does
+// (virnetdev.c, virNetDevBridgeFDBAdd).
 func Replace(c *rtnl.Conn, index int, e Entry) error {
 	if err := c.NeighSet(e.message(index)); err != nil {
 		return fmt.Errorf("write FDB entry %s: %w", e.MAC, err)

@@ -1,0 +1,52 @@
+package rtnl
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Behind is another network namespace, reached without entering it. Where it is
+// gone, IsNotExist tells so.
+type Behind struct {
+	conn *Conn
+	nsid int
+}
+
+// Behind is the namespace for which the connection's own has that id: a veth's
+// link-netnsid.
+func (c *Conn) Behind(nsid int) Behind { return Behind{c, nsid} }
+
+// Links lists the devices there.
+func (b Behind) Links() ([]Link, error) {
+	links, err := b.conn.links(b.target())
+	return links, gone(err)
+}
+
+// Delete removes one device there.
+func (b Behind) Delete(index int) error {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	return gone(b.conn.Change(unix.RTM_DELLINK, 0, msg, b.target()))
+}
+
+// DeleteGroup is Conn.DeleteGroup there.
+func (b Behind) DeleteGroup(group uint32) error {
+	return gone(b.conn.Change(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), inGroup(group), b.target()))
+}
+
+func (b Behind) target() *nl.RtAttr {
+	return nl.NewRtAttr(unix.IFLA_TARGET_NETNSID, nl.Uint32Attr(uint32(b.nsid)))
+}
+
+// gone puts the kernel's word for an id that stands for no namespace any more
+// (net/core/rtnetlink.c, rtnl_get_net_ns_capable) in line with what it says about
+// all else that is missing.
+func gone(err error) error {
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("network namespace behind the link: %w (%w)", unix.ENOENT, err)
+	}
+	return err
+}
