@@ -76,29 +76,29 @@ PORT  BRIDGE  MODE  TABLE  GUEST MAC  CARRIER  NETWORK  CONTAINER  IFNAME  STATE
 	add("veth", "net2", "52:54:00:00:00:02")
 	wantTable(0, `
 PORT            BRIDGE  MODE  TABLE   GUEST MAC          CARRIER  NETWORK  CONTAINER  IFNAME  STATE
-tb0bca465808d7  br0     tap   sticky  52:54:00:00:00:01  no       vms      4f5c       net1    ok
-tbd92df3b90c80  br0     veth  sticky  52:54:00:00:00:02  yes      vms      4f5c       net2    ok
+tb23cde16daab7  br0     tap   sticky  52:54:00:00:00:01  no       vms      4f5c       net1    ok
+tb140d8a57b0ae  br0     veth  sticky  52:54:00:00:00:02  yes      vms      4f5c       net2    ok
 `)
 	nstest.OpenTap(t, pod, "tap1")
-	host.Run(t, "bridge", "link", "set", "dev", "tb0bca465808d7", "learning", "on")
-	host.Run(t, "ip", "link", "set", "tbd92df3b90c80", "alias", "mine")
+	host.Run(t, "bridge", "link", "set", "dev", "tb23cde16daab7", "learning", "on")
+	host.Run(t, "ip", "link", "set", "tb140d8a57b0ae", "alias", "mine")
 	wantTable(1, `
 PORT            BRIDGE  MODE  TABLE   GUEST MAC          CARRIER  NETWORK  CONTAINER  IFNAME  STATE
-tb0bca465808d7  br0     tap   sticky  52:54:00:00:00:01  yes      vms      4f5c       net1    drift (1)
-tbd92df3b90c80                                           yes                                  drift (1)
-! tb0bca465808d7: learning is on, want off
-! tbd92df3b90c80: alias is "mine", want the record of an attachment: it cannot be told whose port this is
+tb23cde16daab7  br0     tap   sticky  52:54:00:00:00:01  yes      vms      4f5c       net1    drift (1)
+tb140d8a57b0ae                                           yes                                  drift (1)
+! tb23cde16daab7: learning is on, want off
+! tb140d8a57b0ae: alias is "mine", want the record of an attachment: it cannot be told whose port this is
 `)
 	_, stdout, _ := call(host, nil, "", "ports", "-o", "json")
 	var rows []row
 	if err := json.Unmarshal([]byte(stdout), &rows); err != nil || len(rows) != 2 {
 		t.Fatalf("%v: %s", err, stdout)
 	}
-	if r := rows[0]; r.Port != "tb0bca465808d7" || r.Carrier == nil || !*r.Carrier || len(r.Drift) != 1 || r.TapMAC != "fe:54:00:00:00:01" {
+	if r := rows[0]; r.Port != "tb23cde16daab7" || r.Carrier == nil || !*r.Carrier || len(r.Drift) != 1 || r.TapMAC != "fe:54:00:00:00:01" {
 		t.Errorf("JSON says %+v", r)
 	}
 	host.Run(t, "ip", "link", "set", "br0", "down")
-	if code, stdout, _ := call(host, nil, "", "ports"); code != 1 || !strings.Contains(stdout, "! tb0bca465808d7: bridge br0 is down") {
+	if code, stdout, _ := call(host, nil, "", "ports"); code != 1 || !strings.Contains(stdout, "! tb23cde16daab7: bridge br0 is down") {
 		t.Errorf("with the bridge down: code %d\n%s", code, stdout)
 	}
 }

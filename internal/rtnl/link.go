@@ -17,9 +17,10 @@ type Attributes map[uint16][]byte
 // Link is one device as the kernel describes it.
 type Link struct {
 	netlink.LinkAttrs
-	Kind string     // "veth", "tun", "bridge" …
-	Data Attributes // what the kind adds
-	Port Attributes // what the bridge adds to its port; nil when the device is no bridge port
+	Kind  string     // "veth", "tun", "bridge" …
+	Data  Attributes // what the kind adds
+	Qdisc string     // the kind of that at the root of its egress
+	Port  Attributes // what the bridge adds to its port; nil when the device is no bridge port
 }
 
 // MAC is the link's address.
@@ -52,6 +53,14 @@ func (a Attributes) Uint16(n uint16) (uint16, bool) {
 func (a Attributes) Uint32(n uint16) (uint32, bool) {
 	if b := a[n]; len(b) == 4 {
 		return nl.NativeEndian().Uint32(b), true
+	}
+	return 0, false
+}
+
+// Uint64 is attribute n, and whether the kernel sent it.
+func (a Attributes) Uint64(n uint16) (uint64, bool) {
+	if b := a[n]; len(b) == 8 {
+		return nl.NativeEndian().Uint64(b), true
 	}
 	return 0, false
 }
@@ -201,6 +210,7 @@ func parseLink(msg []byte) (Link, error) {
 	if err != nil {
 		return Link{}, fmt.Errorf("parse link %q: %w", l.Name, err)
 	}
+	l.Qdisc = unix.ByteSliceToString(top[unix.IFLA_QDISC])
 	info, err := attributes(top[unix.IFLA_LINKINFO])
 	if err != nil {
 		return Link{}, fmt.Errorf("parse link %q: %w", l.Name, err)

@@ -11,6 +11,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/fdb"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
+	"github.com/tapbridge/tapbridge/pkg/shape"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
@@ -50,7 +51,7 @@ type work struct {
 	want port.Port
 	br   bridge.Bridge
 
-	port, inner, tap int // indexes, as they become known
+	port, inner, tap, ifb int // indexes, as they become known
 }
 
 func newWork(s *Site, a port.Attachment, br bridge.Bridge) *work {
@@ -76,7 +77,7 @@ func (w *work) steps() []step {
 		steps = append(steps, step{name: "read the bridge again", do: w.reread})
 	}
 	steps = append(steps, step{name: "look for MAC addresses in use", do: w.claim})
-	return append(append(steps, w.leg()...), w.tail()...)
+	return append(append(append(steps, w.leg()...), w.limits()...), w.tail()...)
 }
 
 func (w *work) leg() []step {
@@ -94,6 +95,17 @@ func (w *work) leg() []step {
 			step{"create the tap", w.createPodTap, w.undoLeg},
 			step{name: "redirect between tap and pod interface", do: w.redirect})
 	}
+}
+
+// limits are what stands at the egress of devices, and what leads the guest's
+// frames through one where those are limited.
+func (w *work) limits() (steps []step) {
+	if w.want.IFB != nil {
+		steps = append(steps,
+			step{"create the ifb", w.createIFB, w.undoLeg},
+			step{name: "redirect from port to ifb", do: w.divert})
+	}
+	return append(steps, step{name: "set the queues", do: w.setQueues})
 }
 
 func (w *work) tail() []step {
@@ -240,6 +252,29 @@ func exists(err error) error {
 	return err
 }
 
+func (w *work) createIFB() (err error) {
+	d := w.want.IFB
+	w.ifb, err = shape.AddIFB(w.host, d.Name, d.MAC, d.MTU, w.mark())
+	if err != nil { // it may have been made all the same
+		err = errors.Join(exists(err), w.removeIFB(w.a.ID))
+	}
+	return err
+}
+
+func (w *work) divert() error { return redirect.Pass(w.host, w.port, w.ifb) }
+
+func (w *work) setQueues() error {
+	for _, d := range w.devices() {
+		if d.wanted.Queue == nil {
+			continue
+		}
+		if err := d.wanted.Queue.Set(d.conn, d.index); err != nil {
+			return fmt.Errorf("%q: %w", d.wanted.Name, err)
+		}
+	}
+	return nil
+}
+
 func (w *work) redirect() error { return redirect.Connect(w.pod, w.tap, w.inner) }
 
 func (w *work) mute() error {
@@ -310,6 +345,9 @@ func (w *work) devices() (all []made) {
 	}
 	if w.want.Pod != nil {
 		all = append(all, made{w.want.Pod, w.pod, w.inner})
+	}
+	if w.want.IFB != nil {
+		all = append(all, made{w.want.IFB, w.host, w.ifb})
 	}
 	return append(all, made{w.want.End, w.host, w.port})
 }

@@ -67,6 +67,13 @@ var disturbances = []disturbance{
 	{`tap owner is 1, want 107`, inPod, "ip link del TAP; ip tuntap add dev TAP mode tap user 1 group 108 multi_queue", tapOnly},
 	{`tap group is 1, want 108`, inPod, "ip link del TAP; ip tuntap add dev TAP mode tap user 107 group 1 multi_queue", tapOnly},
 	{`tap multi-queue is off, want on`, inHost, "ip link del PORT; ip tuntap add dev PORT mode tap user 107 group 108; ip link set PORT master br0", hostTapIt},
+	{`port "PORT": queue is tbf of 80000000 bit/s, burst 16000000 bit, backlog 3000000 bytes, want tbf of 400000000 bit/s, burst 8388608 bit, backlog 2500000 bytes`, inHost, "tc qdisc replace dev PORT root tbf rate 80mbit burst 2000000 limit 3000000", anyMode},
+	{`port "PORT": queue is noqueue, want tbf`, inHost, "tc qdisc del dev PORT root", podModes},
+	{`tap "TAP": queue is tbf of 80000000 bit/s, burst 16000000 bit, backlog 3000000 bytes, want noqueue`, inPod, "tc qdisc replace dev TAP root tbf rate 80mbit burst 2000000 limit 3000000", tapOnly},
+	{`ifb "IFB" is missing`, inHost, "ip link del IFB", anyMode},
+	{`ifb "IFB": up is off, want on`, inHost, "ip link set IFB down", anyMode},
+	{`ifb "IFB": queue is tbf of 80000000 bit/s`, inHost, "tc qdisc replace dev IFB root tbf rate 80mbit burst 2000000 limit 3000000", anyMode},
+	{`redirect from port to ifb is off, want on`, inHost, "tc qdisc del dev PORT ingress", anyMode},
 	{`port "PORT": kind is veth, want tun`, inHost, "ip link del PORT; ip link add PORT type veth peer name x1", hostTapIt},
 }
 
@@ -170,5 +177,5 @@ func (n *node) tidy(a port.Attachment) {
 }
 
 func named(text string, a port.Attachment) string {
-	return strings.NewReplacer("PORT", a.PortName(), "POD", a.IfName, "TAP", a.TapName()).Replace(text)
+	return strings.NewReplacer("PORT", a.PortName(), "POD", a.IfName, "TAP", a.TapName(), "IFB", a.IFBName()).Replace(text)
 }

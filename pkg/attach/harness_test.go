@@ -8,6 +8,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/mac"
 	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/shape"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
@@ -116,6 +117,7 @@ func wish(mode port.Mode) port.Attachment {
 		Options: port.Options{Isolated: true, Hairpin: true, Locked: true},
 		Access:  tap.Access{Owner: 107, Group: 108, MultiQueue: true},
 	}
+	a.ToGuest, a.FromGuest = shape.Limit{Rate: 50e6, Burst: 1 << 20}, shape.Limit{Rate: 60e6, Burst: 1 << 21}
 	if mode == port.Veth {
 		a.Access = tap.Access{Owner: tap.Anyone, Group: tap.Anyone}
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
@@ -15,20 +17,33 @@ type Attached struct {
 }
 
 // List finds the attachments by the records on their ports, and the ports that
-// have lost theirs.
+// have lost theirs. Of an attachment whose port has gone with the pod's
+// namespace, an ifb can be left: its Port has no more than a name.
 func (s *Site) List() (all []Attached, unrecorded []rtnl.Link, err error) {
 	links, err := s.host.Links()
+	there := map[string]bool{}
 	for _, l := range links {
 		a, err := port.ParseRecord(l.Alias)
 		switch {
 		case err == nil && l.Name == a.PortName() && ours(l, a.ID):
 			all = append(all, Attached{a, l})
+			there[l.Name] = true
 		case port.Marked(l.Name, l.Group):
 			unrecorded = append(unrecorded, l)
 		}
 	}
+	for _, l := range links {
+		a, err := port.ParseRecord(l.Alias)
+		if err == nil && l.Name == a.IFBName() && ours(l, a.ID) && !there[a.PortName()] {
+			gone := rtnl.Link{LinkAttrs: netlink.LinkAttrs{Name: a.PortName(), NetNsID: noPeer}}
+			all = append(all, Attached{a, gone})
+		}
+	}
 	return all, unrecorded, err
 }
+
+// noPeer is the namespace id of a link without a peer elsewhere.
+const noPeer = -1
 
 // RemoveOthers removes the attachments of a network that are not among the valid
 // ones. One that cannot be removed does not keep the rest.
@@ -37,12 +52,12 @@ func (s *Site) RemoveOthers(network string, valid []port.ID) error {
 	if err != nil {
 		return err
 	}
-	keep := map[port.ID]bool{}
+	keep := map[string]bool{}
 	for _, id := range valid {
-		keep[id.Recorded()] = true
+		keep[id.PortName()] = true
 	}
 	for _, a := range all {
-		if !a.InNetwork(network) || keep[a.ID] {
+		if !a.InNetwork(network) || keep[a.PortName()] {
 			continue
 		}
 		if e := s.Remove(a.ID); e != nil {

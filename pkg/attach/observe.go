@@ -9,6 +9,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/fdb"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
+	"github.com/tapbridge/tapbridge/pkg/shape"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
@@ -33,11 +34,14 @@ func (s *Site) observeHost(want port.Port, got *port.Port) error {
 	if err != nil || !there {
 		return err
 	}
-	if got.End, err = device(s.host, end, want.End.Muted); err != nil {
+	if got.End, err = device(s.host, end, want.End); err != nil {
 		return err
 	}
 	if want.Pod == nil {
 		got.Access = access(end)
+	}
+	if err := s.observeIFB(want, got, end); err != nil {
+		return err
 	}
 	master, err := s.master(end)
 	if err != nil {
@@ -51,6 +55,22 @@ func (s *Site) observeHost(want port.Port, got *port.Port) error {
 		return err
 	}
 	got.FDB, err = s.entries(want.FDB, end)
+	return err
+}
+
+// observeIFB looks for the device through which what comes in at end should go.
+func (s *Site) observeIFB(want port.Port, got *port.Port, end rtnl.Link) error {
+	if want.IFB == nil {
+		return nil
+	}
+	ifb, there, err := find(s.host, want.IFB.Name)
+	if err != nil || !there {
+		return err
+	}
+	if got.IFB, err = device(s.host, ifb, want.IFB); err != nil {
+		return err
+	}
+	got.Diverted, err = redirect.Passes(s.host, end.Index, ifb.Index)
 	return err
 }
 
@@ -91,7 +111,7 @@ func (s *Site) observePod(want port.Port, got *port.Port) error {
 		return err
 	}
 	if there {
-		if got.Pod, err = podDevice(s.pod, inner, want.Pod.Muted); err != nil {
+		if got.Pod, err = podDevice(s.pod, inner, want.Pod); err != nil {
 			return err
 		}
 	}
@@ -103,7 +123,7 @@ func (s *Site) observePod(want port.Port, got *port.Port) error {
 		return err
 	}
 	got.Access = access(t)
-	if got.Tap, err = podDevice(s.pod, t, want.Tap.Muted); err != nil || !there {
+	if got.Tap, err = podDevice(s.pod, t, want.Tap); err != nil || !there {
 		return err
 	}
 	pair, err := redirect.Observe(s.pod, t.Index, inner.Index)
@@ -119,23 +139,28 @@ func find(c *rtnl.Conn, name string) (rtnl.Link, bool, error) {
 	return l, err == nil, err
 }
 
-// device describes l. Whether it is muted is read only where that is wanted:
-// otherwise it is the pod's own affair.
-func device(c *rtnl.Conn, l rtnl.Link, readMuted bool) (*port.Device, error) {
-	d := &port.Device{Name: l.Name, Kind: l.Kind, MAC: l.MAC(), MTU: l.MTU, Up: l.Up(), Record: l.Alias}
-	if !readMuted {
+// device describes l. Whether it is muted, and its queue, are read only where that
+// is wanted: otherwise they are the pod's own affair.
+func device(c *rtnl.Conn, l rtnl.Link, want *port.Device) (d *port.Device, err error) {
+	d = &port.Device{Name: l.Name, Kind: l.Kind, MAC: l.MAC(), MTU: l.MTU, Up: l.Up(), Record: l.Alias}
+	if want.Muted {
+		if d.Muted, err = c.Muted(l.Name); err != nil {
+			return nil, err
+		}
+	}
+	if want.Queue == nil {
 		return d, nil
 	}
-	var err error
-	d.Muted, err = c.Muted(l.Name)
+	queue, err := shape.Observe(c, l, *want.Queue)
+	d.Queue = &queue
 	return d, err
 }
 
 // podDevice also looks for addresses on a device that should be mute: with one,
 // the pod's stack would answer in the guest's place.
-func podDevice(c *rtnl.Conn, l rtnl.Link, mute bool) (*port.Device, error) {
-	d, err := device(c, l, mute)
-	if err != nil || !mute {
+func podDevice(c *rtnl.Conn, l rtnl.Link, want *port.Device) (*port.Device, error) {
+	d, err := device(c, l, want)
+	if err != nil || !want.Muted {
 		return d, err
 	}
 	addresses, err := c.Addresses(l.Index)

@@ -41,6 +41,23 @@ func (s *Site) bridgeOf(id port.ID) (rtnl.Link, error) {
 
 // remove is Remove under the lock, where that is needed.
 func (s *Site) remove(id port.ID) error {
+	return errors.Join(s.removeIFB(id), s.removePort(id))
+}
+
+// removeIFB comes before the port, which keeps the attachment visible until the
+// end.
+func (s *Site) removeIFB(id port.ID) error {
+	l, there, err := find(s.host, id.IFBName())
+	if err != nil || !there || !ours(l, id) {
+		return err
+	}
+	if err := ignoreMissing(s.host.Delete(l.Index)); err != nil {
+		return fmt.Errorf("delete %q: %w", l.Name, err)
+	}
+	return nil
+}
+
+func (s *Site) removePort(id port.ID) error {
 	end, there, err := find(s.host, id.PortName())
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
+	"github.com/tapbridge/tapbridge/pkg/shape"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
@@ -70,13 +71,13 @@ func (s *Site) Host() *rtnl.Conn { return s.host }
 // before the record is written, or after somebody has overwritten it, name and
 // group do, which no two attachments share.
 func ours(l rtnl.Link, id port.ID) bool {
-	if l.Kind != redirect.Kind && l.Kind != tap.Kind {
+	if l.Kind != redirect.Kind && l.Kind != tap.Kind && l.Kind != shape.Kind {
 		return false // a pod can copy an alias to any device, its loopback too
 	}
 	if a, err := port.ParseRecord(l.Alias); err == nil {
-		return a.ID == id.Recorded()
+		return a.Is(id)
 	}
-	return l.Group == id.Group() && (l.Name == id.PortName() || l.Name == id.IfName || l.Name == id.TapName())
+	return l.Group == id.Group() && (l.Name == id.PortName() || l.Name == id.IFBName() || l.Name == id.IfName || l.Name == id.TapName())
 }
 
 // InPod runs f on a thread in the pod's network namespace.

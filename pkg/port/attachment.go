@@ -11,6 +11,7 @@ import (
 
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/mac"
+	"github.com/tapbridge/tapbridge/pkg/shape"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
@@ -45,25 +46,17 @@ type ID struct {
 	IfName      string
 }
 
-// longestID is the longest container id that goes into names and records as it
-// is; longer ones are hashed.
-const longestID = 64
-
-// Recorded is the id as names and records carry it: with a container id of
-// bounded length. An id that has
-// been through this before stays as it is.
-func (id ID) Recorded() ID {
-	if len(id.ContainerID) > longestID {
-		id.ContainerID = digest(id.ContainerID)
-	}
-	return id
+// key is the identity as 12 hex digits, the same for an id whose container id a
+// record has hashed.
+func (id ID) key() string {
+	sum := sha256.Sum256([]byte(digest(id.ContainerID) + "\x00" + id.IfName))
+	return hex.EncodeToString(sum[:6])
 }
 
-// key is the identity as 12 hex digits.
-func (id ID) key() string {
-	id = id.Recorded()
-	sum := sha256.Sum256([]byte(id.ContainerID + "\x00" + id.IfName))
-	return hex.EncodeToString(sum[:6])
+// Is reports whether both are the same attachment, also when a record has hashed
+// the container id of one.
+func (id ID) Is(other ID) bool {
+	return id.IfName == other.IfName && digest(id.ContainerID) == digest(other.ContainerID)
 }
 
 // portPrefix begins the name of every bridge port.
@@ -71,6 +64,9 @@ const portPrefix = "tb"
 
 // PortName is the name of the bridge port, the same on every call.
 func (id ID) PortName() string { return portPrefix + id.key() }
+
+// IFBName is the name of the device that slows down what the guest sends.
+func (id ID) IFBName() string { return portPrefix + "i" + id.key() }
 
 // Group is the link group of every device of the attachment: made from the last
 // eight digits of the port's name, so that devices can be told to belong together
@@ -117,6 +113,8 @@ type Attachment struct {
 	VLANs   bridge.VLANs
 	Options
 	Access tap.Access // Anyone, Anyone in mode veth
+
+	ToGuest, FromGuest shape.Limit
 }
 
 // Options are the port flags that a user chooses.
@@ -126,8 +124,14 @@ type Options struct {
 	Locked   bool // macspoofchk
 }
 
-// digest stands in for a name that is too long; "#" begins no valid CNI name.
+// digestMark begins a digest, and no valid CNI name or container id.
+const digestMark = "#"
+
+// digest stands in for a name that is too long. That of a digest is itself.
 func digest(name string) string {
+	if strings.HasPrefix(name, digestMark) {
+		return name
+	}
 	sum := sha256.Sum256([]byte(name))
-	return "#" + hex.EncodeToString(sum[:12])
+	return digestMark + hex.EncodeToString(sum[:10])
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/fdb"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
+	"github.com/tapbridge/tapbridge/pkg/shape"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
@@ -44,6 +45,10 @@ func Diff(want, got Port) error {
 	}
 	if got.Tap != nil && got.Pod != nil {
 		d.redirect(want.Redirect, got.Redirect)
+	}
+	d.device("ifb", want.IFB, got.IFB)
+	if got.End != nil && got.IFB != nil {
+		compare(d, "redirect from port to ifb", want.Diverted, got.Diverted)
 	}
 	if len(d.Differences) == 0 {
 		return nil
@@ -109,8 +114,15 @@ func (d *Drift) device(role string, want, got *Device) {
 	compare(d, what+": MTU", want.MTU, got.MTU)
 	compare(d, what+": up", want.Up, got.Up)
 	compare(d, what+": IPv6 disabled", want.Muted, got.Muted)
+	d.queue(what, want.Queue, got.Queue)
 	compare(d, what+": addresses", want.Addresses, got.Addresses)
 	d.record(what, want.Record, got.Record)
+}
+
+func (d *Drift) queue(what string, want, got *shape.Queue) {
+	if both(d, what+": queue", want, got) {
+		compare(d, what+": queue", *want, *got)
+	}
 }
 
 // record compares two records word by word: what a changed configuration would

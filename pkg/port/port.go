@@ -5,6 +5,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/fdb"
 	"github.com/tapbridge/tapbridge/pkg/mac"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
+	"github.com/tapbridge/tapbridge/pkg/shape"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
@@ -17,8 +18,9 @@ type Device struct {
 	Up    bool
 	Muted bool // IPv6 is disabled: the kernel sends nothing of its own through it
 
-	Addresses string // that a mute device in the pod should not have
-	Record    string // its ifalias
+	Queue     *shape.Queue // at its egress; nil: anybody's affair
+	Addresses string       // that a mute device in the pod should not have
+	Record    string       // its ifalias
 }
 
 // Port is the port of one attachment, as it should be or as it is: one type for
@@ -33,6 +35,8 @@ type Port struct {
 	Tap      *Device        // the tap in the pod
 	Access   *tap.Access    // who may open the tap, wherever it is
 	Redirect *redirect.Pair // between Pod and Tap
+	IFB      *Device        // through which the guest's frames go where they are limited
+	Diverted bool           // they do: from the port's ingress to IFB
 }
 
 // Want works out the whole port from what was decided: every name, address and
@@ -40,11 +44,14 @@ type Port struct {
 func (a Attachment) Want() Port {
 	p := Port{Name: a.PortName(), Bridge: a.membership(), FDB: a.entries()}
 	p.End = &Device{Name: p.Name, Kind: a.portKind(), MAC: a.Guest.Derived(), MTU: a.PortMTU, Up: true, Muted: true, Record: a.Record()}
+	if a.Mode == HostTap || a.ToGuest != (shape.Limit{}) { // a veth end has no queue of its own
+		p.End.Queue = queue(a.ToGuest)
+	}
 	if a.Mode != HostTap {
 		p.Pod = &Device{Name: a.IfName, Kind: redirect.Kind, MAC: a.Guest, MTU: a.MTU, Up: true, Muted: a.Mode == Tap, Record: a.Record()}
 	}
 	if a.Mode == Tap {
-		p.Tap = &Device{Name: a.TapName(), Kind: tap.Kind, MAC: a.Guest.Derived(), MTU: a.MTU, Up: true, Muted: true, Record: a.Record()}
+		p.Tap = &Device{Name: a.TapName(), Kind: tap.Kind, MAC: a.Guest.Derived(), MTU: a.MTU, Up: true, Muted: true, Queue: queue(shape.Limit{}), Record: a.Record()}
 		both := redirect.Both
 		p.Redirect = &both
 	}
@@ -52,7 +59,16 @@ func (a Attachment) Want() Port {
 		access := a.Access
 		p.Access = &access
 	}
+	if a.FromGuest != (shape.Limit{}) {
+		p.IFB = &Device{Name: a.IFBName(), Kind: shape.Kind, MAC: a.Guest.Derived(), MTU: a.PortMTU, Up: true, Muted: true, Queue: queue(a.FromGuest), Record: a.Record()}
+		p.Diverted = true
+	}
 	return p
+}
+
+func queue(l shape.Limit) *shape.Queue {
+	q := l.Queue()
+	return &q
 }
 
 func (a Attachment) portKind() string {

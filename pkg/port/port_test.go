@@ -12,6 +12,7 @@ import (
 
 	"github.com/tapbridge/tapbridge/pkg/mac"
 	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/shape"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
@@ -38,10 +39,10 @@ func TestNamesAreForEver(t *testing.T) {
 		}
 	}
 	id := port.ID{ContainerID: "4f5c", IfName: "net1"}
-	if got, want := id.PortName(), "tb0bca465808d7"; got != want {
+	if got, want := id.PortName(), "tb23cde16daab7"; got != want {
 		t.Errorf("the port is %q, want %q", got, want)
 	}
-	if got, want := id.Group(), uint32(1368785461); got != want {
+	if got, want := id.Group(), uint32(2019257005); got != want {
 		t.Errorf("the group is %d, want %d", got, want)
 	}
 	if !port.Marked(id.PortName(), id.Group()) || port.Marked(id.PortName(), 0) || port.Marked("tbx", id.Group()) {
@@ -111,6 +112,7 @@ func TestDiffComparesEveryField(t *testing.T) {
 	for _, mode := range port.Modes {
 		a := attachment(mode, port.Sticky)
 		a.VLANs = "42PU 100-101"
+		a.ToGuest, a.FromGuest = shape.Limit{Rate: 1e6, Burst: 1e5}, shape.Limit{Rate: 2e6, Burst: 1e5}
 		want := a.Want()
 		if err := port.Diff(want, want); err != nil {
 			t.Errorf("mode %s: a port differs from itself: %v", mode, err)
@@ -170,7 +172,7 @@ func flip(v reflect.Value) {
 		v.SetString(v.String() + "x")
 	case reflect.Int, reflect.Int64:
 		v.SetInt(v.Int() + 1)
-	case reflect.Uint8, reflect.Uint16:
+	case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		v.SetUint(v.Uint() + 1)
 	default:
 		panic("no change known for " + v.Kind().String())
@@ -197,7 +199,9 @@ func TestRecord(t *testing.T) {
 	a.Options = port.Options{Isolated: true, Hairpin: true, Locked: true}
 	a.Access.MultiQueue = true
 	a.VLANs = "42PU 100-110"
-	want := "tapbridge/1 net=vms id=4f5c if=net1 br=br0 mac=52:54:00:12:34:56 mode=tap fdb=sticky mtu=1400/1500 tap=107:107 vlan=42PU,100-110 opt=ihlq"
+	a.ToGuest, a.FromGuest = shape.Limit{Rate: 12500000, Burst: 1 << 29}, shape.Limit{Rate: 1000000, Burst: 65536}
+	want := "tapbridge/1 net=vms id=4f5c if=net1 br=br0 mac=52:54:00:12:34:56 mode=tap fdb=sticky mtu=1400/1500 tap=107:107 vlan=42PU,100-110 " +
+		"bw=12500000:536870912/1000000:65536 opt=ihlq"
 	if diff := cmp.Diff(want, a.Record()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -205,6 +209,7 @@ func TestRecord(t *testing.T) {
 		for _, table := range []port.Table{port.Kernel, port.Sticky, port.Static, port.Roaming} {
 			a := attachment(mode, table)
 			a.VLANs = "1U 42PU 100-110"
+			a.FromGuest = shape.Limit{Rate: 1e6, Burst: 1e5}
 			got, err := port.ParseRecord(a.Record())
 			if err != nil {
 				t.Fatal(err)
@@ -224,6 +229,8 @@ func TestRecordFits(t *testing.T) {
 	a.MTU, a.PortMTU = 65521, 65521
 	a.Access = tap.Access{Owner: math.MaxUint32 - 1, Group: math.MaxUint32 - 1, MultiQueue: true}
 	a.Options = port.Options{Isolated: true, Hairpin: true, Locked: true}
+	a.ToGuest = shape.Limit{Rate: 1e12 / 8, Burst: math.MaxUint32}
+	a.FromGuest = a.ToGuest
 	for _, length := range []int{1, 63, 64, 65, 300} {
 		a.ContainerID = strings.Repeat("c", length)
 		record := a.Record()
@@ -234,7 +241,7 @@ func TestRecordFits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got.PortName() != a.PortName() || got.ID != a.Recorded() || !got.InNetwork(a.Network) || got.InNetwork("n") {
+		if got.PortName() != a.PortName() || !got.Is(a.ID) || got.Is(port.ID{ContainerID: "c0", IfName: a.IfName}) || !got.InNetwork(a.Network) || got.InNetwork("n") {
 			t.Errorf("record %q has lost whose it is", record)
 		}
 	}
@@ -245,6 +252,7 @@ func TestParseRecordRefuses(t *testing.T) {
 	for _, bad := range []string{
 		"", "eth0 of vm", "tapbridge/2" + good[len("tapbridge/1"):], good + " ", good + " x=y", strings.Replace(good, " mac=52:54:00:12:34:56", "", 1), "tapbridge/1",
 		strings.Replace(good, "mode=tap", "mode=tun", 1), strings.Replace(good, "52:54", "53:54", 1), strings.Replace(good, "1400", "+1400", 1), good + " vlan=5,4", good + " vlan=4095", good + " vlan=5-4",
+		good + " bw=0:0/0:0", good + " bw=1:2/3:4x", good + " bw=-1:2/3:4", good + " bw=1:2",
 	} {
 		if a, err := port.ParseRecord(bad); !errors.Is(err, port.ErrNoRecord) {
 			t.Errorf("ParseRecord(%q) = %+v, %v; want ErrNoRecord", bad, a, err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/mac"
+	"github.com/tapbridge/tapbridge/pkg/shape"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
@@ -22,14 +23,15 @@ const LongestRecord = 255
 // ErrNoRecord says that an alias is not one of ours.
 var ErrNoRecord = errors.New("no tapbridge record")
 
-// Record is the attachment as one line for the ifalias of its devices. A
-// network name that makes it too long is hashed.
+// Record is the attachment as one line for the ifalias of its devices. Where it
+// would be too long the network's name is hashed, then the container id.
 func (a Attachment) Record() string {
-	a.ID = a.Recorded()
 	line := a.record()
-	if len(line) > LongestRecord {
-		a.Network = digest(a.Network)
-		line = a.record()
+	for _, long := range []*string{&a.Network, &a.ContainerID} {
+		if len(line) > LongestRecord {
+			*long = digest(*long)
+			line = a.record()
+		}
 	}
 	return line
 }
@@ -51,6 +53,9 @@ func (a Attachment) record() string {
 	}
 	if a.VLANs != "" {
 		words = append(words, "vlan="+strings.ReplaceAll(string(a.VLANs), " ", ","))
+	}
+	if a.ToGuest != (shape.Limit{}) || a.FromGuest != (shape.Limit{}) {
+		words = append(words, fmt.Sprintf("bw=%d:%d/%d:%d", a.ToGuest.Rate, a.ToGuest.Burst, a.FromGuest.Rate, a.FromGuest.Burst))
 	}
 	if flags := a.letters(); flags != "" {
 		words = append(words, "opt="+flags)
@@ -123,6 +128,8 @@ func (a *Attachment) read(key, value string) (err error) {
 	case "vlan":
 		a.VLANs = bridge.VLANs(strings.ReplaceAll(value, ",", " "))
 		_, err = a.VLANs.Ranges()
+	case "bw":
+		err = a.readLimits(value)
 	case "opt":
 		err = a.readOptions(value)
 	default:
@@ -143,6 +150,12 @@ func numbers(value, sep string) (int, int, error) {
 	a, errA := strconv.Atoi(left)
 	b, errB := strconv.Atoi(right)
 	return a, b, errors.Join(errA, errB)
+}
+
+// readLimits leaves it to ParseRecord to find out whether something follows.
+func (a *Attachment) readLimits(value string) error {
+	_, err := fmt.Sscanf(value, "%d:%d/%d:%d", &a.ToGuest.Rate, &a.ToGuest.Burst, &a.FromGuest.Rate, &a.FromGuest.Burst)
+	return err
 }
 
 func ids(value string) (int64, int64, error) {

@@ -25,18 +25,18 @@ var ingress = netlink.MakeHandle(0xffff, 0)
 // Connect makes the devices at the two indexes pass every frame on to each
 // other.
 func Connect(c *rtnl.Conn, tap, inner int) error {
-	if err := pass(c, tap, inner); err != nil {
+	if err := Pass(c, tap, inner); err != nil {
 		return fmt.Errorf("redirect from the tap: %w", err)
 	}
-	if err := pass(c, inner, tap); err != nil {
+	if err := Pass(c, inner, tap); err != nil {
 		return fmt.Errorf("redirect to the tap: %w", err)
 	}
 	return nil
 }
 
-// pass sends what comes in at one device out at the other: u32 with a match that
+// Pass sends what comes in at one device out at the other: u32 with a match that
 // is always true, because cls_matchall is not in every kernel.
-func pass(c *rtnl.Conn, from, to int) error {
+func Pass(c *rtnl.Conn, from, to int) error {
 	qdisc := &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: from, Handle: ingress, Parent: netlink.HANDLE_INGRESS}}
 	if err := c.QdiscAdd(qdisc); err != nil {
 		return fmt.Errorf("add ingress qdisc: %w", err)
@@ -53,17 +53,17 @@ func pass(c *rtnl.Conn, from, to int) error {
 
 // Observe reads the redirect between the devices at the two indexes.
 func Observe(c *rtnl.Conn, tap, inner int) (Pair, error) {
-	out, err := passes(c, tap, inner)
+	out, err := Passes(c, tap, inner)
 	if err != nil {
 		return Pair{}, err
 	}
-	in, err := passes(c, inner, tap)
+	in, err := Passes(c, inner, tap)
 	return Pair{Out: out, In: in}, err
 }
 
-// passes reports whether every frame that comes in at one device goes out at the
+// Passes reports whether every frame that comes in at one device goes out at the
 // other: the first filter decides, so it must be ours.
-func passes(c *rtnl.Conn, from, to int) (bool, error) {
+func Passes(c *rtnl.Conn, from, to int) (bool, error) {
 	filters, err := c.FilterList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: from}}, ingress)
 	if err != nil {
 		return false, fmt.Errorf("list the filters of link %d: %w", from, err)
