@@ -46,6 +46,7 @@ type Config struct {
 	Isolation     bool
 	Hairpin       bool
 	VLANs         VLANs
+	Bandwidth     Bandwidth
 	VMConf        bool // the result also describes tap and guest as firecracker-go-sdk reads them
 	DNS           types.DNS
 	PrevResult    *types100.Result // nil: none
@@ -114,7 +115,7 @@ func (h Header) Parse(args string) (*Config, error) {
 		return nil, err
 	}
 	c := &Config{Header: h, Mode: port.Tap, Owner: defaultOwner, Group: defaultGroup}
-	for _, read := range []func() error{c.readKeys, c.readTable, c.readVLANs, c.readIPAM, c.readPrevResult} {
+	for _, read := range []func() error{c.readKeys, c.readTable, c.readVLANs, c.readBandwidth, c.readIPAM, c.readPrevResult} {
 		if err := read(); err != nil {
 			return nil, err
 		}

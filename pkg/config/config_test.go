@@ -13,6 +13,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/config"
 	"github.com/tapbridge/tapbridge/pkg/mac"
 	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/shape"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
@@ -142,8 +143,18 @@ func TestBadInputIsRefusedByName(t *testing.T) {
 		{`"bridge":"br0","vlanTrunk":[{"minID":5,"maxID":9},{"id":7}]`, config.ErrInvalid, []string{`"vlanTrunk"`, `{"id":7}`, "overlaps with VLAN 5-9"}},
 		{`"bridge":"br0","vlan":7,"vlanTrunk":[{"id":7}]`, config.ErrInvalid, []string{`"vlanTrunk"`, `{"id":7}`, "overlaps with VLAN 7"}},
 		{`"bridge":"br0","preserveDefaultVlan":true`, config.ErrInvalid, []string{`"preserveDefaultVlan"`, "true", `"vlan"`}},
-		{`"bridge":"br0","bandwidth":{"ingressRate":1}`, config.ErrUnsupported, []string{`"bandwidth"`, "not supported yet"}},
-		{`"bridge":"br0","runtimeConfig":{"bandwidth":{"ingressRate":1}}`, config.ErrUnsupported, []string{`"runtimeConfig.bandwidth"`, "not supported yet"}},
+		{`"bridge":"br0","bandwidth":5`, config.ErrInvalid, []string{`"bandwidth"`, "5", "an object"}},
+		{`"bridge":"br0","bandwidth":{"ingressRate":1000000}`, config.ErrInvalid, []string{`"bandwidth"`, `"ingressRate" needs "ingressBurst"`}},
+		{`"bridge":"br0","bandwidth":{"egressBurst":1000000}`, config.ErrInvalid, []string{`"bandwidth"`, `"egressBurst" needs "egressRate"`}},
+		{`"bridge":"br0","bandwidth":{"ingressRate":-1}`, config.ErrInvalid, []string{`"bandwidth"`, "-1", `"ingressRate": want`, "not negative"}},
+		{`"bridge":"br0","bandwidth":{"ingressRate":18446744073709551616,"ingressBurst":80000}`, config.ErrInvalid, []string{`"ingressRate": want`, "below 2^64"}},
+		{`"bridge":"br0","bandwidth":{"ingressRate":7,"ingressBurst":80000}`, config.ErrInvalid, []string{`"ingressRate": want 8 to 1000000000000 bit/s`}},
+		{`"bridge":"br0","bandwidth":{"ingressRate":1000000000001000,"ingressBurst":80000}`, config.ErrInvalid, []string{`"ingressRate": want 8 to 1000000000000 bit/s`}},
+		{`"bridge":"br0","bandwidth":{"egressRate":8000000,"egressBurst":34359738368}`, config.ErrInvalid, []string{`"egressBurst": want at most 34359738360 bits`}},
+		{`"bridge":"br0","bandwidth":{"ingressRate":8,"IngressRate":8}`, config.ErrInvalid, []string{`"ingressRate" stands twice`}},
+		{`"bridge":"br0","bandwidth":{"INGRESSRate":8}`, config.ErrUnsupported, []string{`"bandwidth"`, `"INGRESSRate"`}},
+		{`"bridge":"br0","bandwidth":{"unshapedSubnets":["10.0.0.0/8"]}`, config.ErrUnsupported, []string{`"bandwidth"`, `"unshapedSubnets"`}},
+		{`"bridge":"br0","runtimeConfig":{"bandwidth":{"IngressRate":8000000}}`, config.ErrInvalid, []string{`"runtimeConfig.bandwidth"`, `"ingressRate" needs "ingressBurst"`}},
 		{`"bridge":"br0","vmconf":true`, config.ErrInvalid, []string{`"vmconf"`, "true", `"ipam"`}},
 		{`"bridge":"br0","vmconf":true,"mode":"host-tap"`, config.ErrInvalid, []string{`"vmconf"`, "true", `"tap"`}},
 		{`"bridge":"br0","dan":true`, config.ErrUnsupported, []string{`"dan"`, "true", "not supported yet"}},
@@ -218,6 +229,33 @@ func TestMACSources(t *testing.T) {
 	}
 }
 
+// Both runtimes' spellings are read, and an administrator's limit is not lifted
+// from a pod.
+func TestBandwidth(t *testing.T) {
+	kubelet := `"runtimeConfig":{"bandwidth":{"IngressRate":1000000,"IngressBurst":4294967295,"EgressRate":0,"EgressBurst":0}}`
+	asked := config.Bandwidth{ToGuest: shape.Limit{Rate: 125000, Burst: 536870911}}
+	for members, want := range map[string]config.Bandwidth{
+		`"bandwidth":{"ingressRate":8000000,"ingressBurst":800000,"egressRate":16000000,"egressBurst":34359738360}`: {
+			ToGuest: shape.Limit{Rate: 1e6, Burst: 1e5}, FromGuest: shape.Limit{Rate: 2e6, Burst: 1<<32 - 1},
+		},
+		kubelet: asked,
+		`"runtimeConfig":{"bandwidth":{"ingressRate":1000000,"ingressBurst":4294967295}}`: asked,
+		`"bandwidth":null,` + kubelet:                                        asked,
+		`"bandwidth":{"egressRate":8000000,"egressBurst":800000},` + kubelet: {FromGuest: shape.Limit{Rate: 1e6, Burst: 1e5}},
+		`"bandwidth":{},` + kubelet:                                          {},
+		`"runtimeConfig":{"bandwidth":null}`:                                 {},
+	} {
+		c, err := parse(`,"bridge":"br0",`+members, "")
+		if err != nil {
+			t.Errorf("%s: %v", members, err)
+			continue
+		}
+		if diff := cmp.Diff(want, c.Bandwidth); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", members, diff)
+		}
+	}
+}
+
 func TestArgs(t *testing.T) {
 	for _, args := range []string{"K8S_POD_NAME=a", "MAC", "MAC=02:00:00:00:00:01;x=y", "IgnoreUnknown=perhaps"} {
 		if _, err := parse(`,"bridge":"br0"`, args); !errors.Is(err, config.ErrArgs) {
@@ -235,6 +273,7 @@ func TestPlanRefuses(t *testing.T) {
 		says            string
 	}{
 		{`,"bridge":"br0","mtu":1501`, "net1", `key "mtu" has value 1501: bridge "br0" has MTU 1500`},
+		{`,"bridge":"br0","bandwidth":{"egressRate":8000000,"egressBurst":12136}`, "net1", `a burst of 12136 bits is less than a frame of bridge "br0": want at least 12144`},
 		{`,"bridge":"br0"`, "tap0", `CNI_IFNAME "tap0" is the name that its own tap gets`},
 	} {
 		cfg, err := parse(c.members, "")

@@ -28,6 +28,7 @@ var Keys = []Key{
 	{"vlan", "int", "none", "The guest's VLAN, 1 to 4094: its untagged frames belong to it. Needs a VLAN-aware bridge."},
 	{"vlanTrunk", "list", "none", "VLANs that the guest may tag itself: {\"id\": 5} or {\"minID\": 10, \"maxID\": 20}. Without vlan its untagged frames go nowhere."},
 	{"preserveDefaultVlan", "bool", "false", "Stay in the bridge's default VLAN as well (the reference plugin's default is true)."},
+	{"bandwidth", "object", "none", "Limits: ingressRate and egressRate in bit/s, ingressBurst and egressBurst in bits (up to 4 GiB), ingress being what the guest receives. The capability of that name gives the same."},
 	{"ipam", "object", "none", "IPAM delegate. tap and host-tap: its addresses are the guest's and are only reported. veth: they are configured. dhcp in mode veth only."},
 	{"vmconf", "bool", "false", "Add to the result what firecracker-go-sdk reads: the tap, and the guest's NIC with its address. Needs mode tap, and ipam with one IPv4 address and a gateway."},
 	{"dns", "object", "the delegate's", "DNS settings for the result."},
@@ -40,7 +41,7 @@ func isOwn(key string) bool {
 // laterKeys are known, but not supported yet. "Off" is what happens anyway, so
 // false passes.
 var laterKeys = []string{
-	"bandwidth", "dan", "selinuxContext",
+	"dan", "selinuxContext",
 	"isGateway", "isDefaultGateway", "forceAddress", "ipSpoofChk", "promote",
 }
 

@@ -22,7 +22,7 @@ func (c *Config) readMAC(args string) error {
 	if err := c.readConventionMAC(); err != nil {
 		return err
 	}
-	return c.readRuntimeConfig()
+	return c.readRuntimeMAC()
 }
 
 // arguments are the keys of CNI_ARGS that we know; LoadArgs finds them by name.
@@ -60,14 +60,11 @@ func (c *Config) readConventionMAC() error {
 	return nil
 }
 
-// readRuntimeConfig reads what the runtime sends for declared capabilities.
-func (c *Config) readRuntimeConfig() error {
+// readRuntimeMAC reads what the runtime sends for the capability.
+func (c *Config) readRuntimeMAC() error {
 	var runtime object
 	if err := c.object.read("runtimeConfig", &runtime); err != nil {
 		return err
-	}
-	if runtime.given("bandwidth") {
-		return fmt.Errorf("%w: key %q has value %s: not supported yet", ErrUnsupported, "runtimeConfig.bandwidth", brief(runtime["bandwidth"]))
 	}
 	if !runtime.given("mac") {
 		return nil

@@ -32,6 +32,8 @@ func (c *Config) Plan(id port.ID, br bridge.Bridge) (port.Attachment, error) {
 		PortMTU: br.MTU,
 		Options: port.Options{Isolated: c.Isolation, Hairpin: c.Hairpin, Locked: c.MACSpoofCheck},
 		Access:  tap.Access{Owner: c.Owner, Group: c.Group, MultiQueue: c.MultiQueue},
+
+		ToGuest: c.Bandwidth.ToGuest, FromGuest: c.Bandwidth.FromGuest,
 	}
 	vlans, err := c.VLANs.on(br)
 	if err != nil {
@@ -46,6 +48,9 @@ func (c *Config) Plan(id port.ID, br bridge.Bridge) (port.Attachment, error) {
 	}
 	if a.MTU > br.MTU {
 		return port.Attachment{}, invalid("mtu", c.MTU, fmt.Sprintf("bridge %q has MTU %d: lower the one, or raise the other (ip link set %s mtu %d)", br.Name, br.MTU, br.Name, c.MTU))
+	}
+	if err := checkBursts(a); err != nil {
+		return port.Attachment{}, err
 	}
 	if c.Mode == port.Tap && id.TapName() == id.IfName {
 		return port.Attachment{}, fmt.Errorf("%w: CNI_IFNAME %q is the name that its own tap gets in mode %q", ErrInvalid, id.IfName, c.Mode)

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -110,20 +111,28 @@ func Test41BadMAC(t *testing.T) {
 	}
 }
 
-// Bandwidth is refused while it is not supported: an error is better than a
-// guest without the limit it was sold with. The same goes for VLANs.
+// Bandwidth reaches the kernel however a runtime spells it, and CHECK holds it to
+// what was asked.
 func Test42BandwidthIsNotIgnored(t *testing.T) {
-	limits := conf{"ingressRate": 1000000, "ingressBurst": 100000, "egressRate": 1000000, "egressBurst": 100000}
+	limits := conf{"ingressRate": 8000000, "ingressBurst": 800000, "egressRate": 16000000, "egressBurst": 800000}
 	eachMode(t, func(t *testing.T, n *node) {
-		n.unchanged(func() {
-			for _, c := range []conf{
-				{"capabilities": conf{"bandwidth": true}, "runtimeConfig": conf{"bandwidth": limits}},
-				{"runtimeConfig": conf{"bandwidth": conf{"IngressRate": 1000000, "IngressBurst": 4294967295}}}, // as containerd writes it
-				{"bandwidth": limits},
-			} {
-				n.call("ADD", n.conf(c, recording)).fails(2)
+		for _, asked := range []conf{
+			{"capabilities": conf{"bandwidth": true}, "runtimeConfig": conf{"bandwidth": limits}},                                                     // as CRI-O writes it
+			{"runtimeConfig": conf{"bandwidth": conf{"IngressRate": 8000000, "IngressBurst": 800000, "EgressRate": 16000000, "EgressBurst": 800000}}}, // containerd
+			{"bandwidth": limits},
+		} {
+			a := n.call("ADD", n.conf(asked)).ok()
+			port := a.result().port().Name
+			rates := n.host.Run(t, "tc", "qdisc", "show", "dev", port) + n.host.Run(t, "tc", "qdisc", "show", "dev", "tbi"+port[2:])
+			if !strings.Contains(rates, "tbf") || !strings.Contains(rates, "rate 8Mbit burst 100000b") || !strings.Contains(rates, "rate 16Mbit burst 100000b") {
+				t.Errorf("asked for %v, the kernel has %s", asked, rates)
 			}
-		})
+			n.call("CHECK", n.conf(asked, a.prev())).ok()
+			n.call("CHECK", n.conf(a.prev())).fails(100, "alias is", "bw=1000000:100000/2000000:100000")
+			n.call("CHECK", n.conf(a.prev(), conf{"bandwidth": limits.with(conf{"ingressRate": 9000000})})).fails(100, "queue is tbf of 8000000 bit/s", "want tbf of 9000000 bit/s")
+			n.call("DEL", n.conf(a.prev())).ok()
+			n.empty()
+		}
 		n.call("ADD", n.conf(conf{"capabilities": conf{"bandwidth": true}})).ok() // declared, but nothing is asked for
 	})
 }
