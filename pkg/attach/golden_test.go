@@ -36,7 +36,6 @@ var goldenDifferences = []struct{ key, why string }{
 	{"tun.group", "the same"},
 	{"tun.vnet_hdr", "the VMM says so when it opens the tap"},
 	{"operstate", "it stays UNKNOWN on a tap that never was without carrier"},
-	{"qdisc", "libvirt takes the queue off, tapbridge leaves the kernel's default"},
 }
 
 func TestGoldenPort(t *testing.T) {
