@@ -102,3 +102,37 @@ tb140d8a57b0ae                                           yes                    
 		t.Errorf("with the bridge down: code %d\n%s", code, stdout)
 	}
 }
+
+// With libvirt's table a bridge is made VLAN-aware where the kernel can, and plain
+// where it cannot; with VLANs given there it is refused. CHECK agrees with either.
+func TestCreatedBridgeIsVLANAwareWhereTheKernelCan(t *testing.T) {
+	t.Parallel()
+	can := nstest.HasVLANs(t)
+	for members, want := range map[string]struct{ made, aware bool }{
+		`"macTableManager":"kernel"`:                  {true, false},
+		`"macTableManager":"libvirt"`:                 {true, can},
+		`"macTableManager":"libvirt","fdb":"roaming"`: {true, can},
+		`"macTableManager":"libvirt","vlan":42`:       {can, can},
+		`"vlan":42`:                                   {can, can},
+	} {
+		host, pod := nstest.New(t), nstest.New(t)
+		env := map[string]string{"CNI_COMMAND": "STATUS", "CNI_CONTAINERID": "4f5c", "CNI_NETNS": pod.Path, "CNI_IFNAME": "net1"}
+		conf := `{"cniVersion":"1.1.0","name":"vms","bridge":"br0","createBridge":true,` + members
+		if code, stdout, _ := call(host, env, conf+"}"); (code == 0) != want.made {
+			t.Errorf("%s: STATUS: code %d %s", members, code, stdout)
+		}
+		env["CNI_COMMAND"] = "ADD"
+		code, result, _ := call(host, env, conf+"}")
+		if !want.made && (code == 0 || !strings.Contains(result, "VLAN filtering: not supported by this kernel")) || want.made && code != 0 {
+			t.Errorf("%s: ADD: %s", members, result)
+		}
+		if bridges := host.Run(t, "ip", "-d", "link", "show", "type", "bridge"); strings.Contains(bridges, "br0") != want.made ||
+			strings.Contains(bridges, "vlan_filtering 1") != want.aware {
+			t.Errorf("%s: want a bridge: %v, VLAN-aware: %v; there is %q", members, want.made, want.aware, bridges)
+		}
+		env["CNI_COMMAND"] = "CHECK"
+		if code, stdout, _ := call(host, env, conf+`,"prevResult":`+result+"}"); want.made && code != 0 {
+			t.Errorf("%s: CHECK: %s", members, stdout)
+		}
+	}
+}

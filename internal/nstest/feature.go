@@ -9,9 +9,16 @@ import (
 // a test runs in Debian's kernel, see test/kernel, so this is no way around it.
 func NeedsVLANs(t testing.TB) {
 	t.Helper()
-	ns := New(t)
-	_, err := ns.Command("ip", "link", "add", "vlans0", "type", "bridge", "vlan_filtering", "1").CombinedOutput()
-	if err != nil || !strings.Contains(ns.Run(t, "ip", "-d", "link", "show", "vlans0"), "vlan_filtering 1") {
+	if !HasVLANs(t) {
 		t.Skip("this kernel has no VLAN filtering: tested in Debian's kernel by test/kernel")
 	}
+}
+
+// HasVLANs reports whether the kernel can make a bridge VLAN-aware, for a test
+// that expects one thing or the other.
+func HasVLANs(t testing.TB) bool {
+	t.Helper()
+	ns := New(t)
+	_, err := ns.Command("ip", "link", "add", "vlans0", "type", "bridge", "vlan_filtering", "1").CombinedOutput()
+	return err == nil && strings.Contains(ns.Run(t, "ip", "-d", "link", "show", "vlans0"), "vlan_filtering 1")
 }

@@ -318,3 +318,27 @@ func TestAttachments(t *testing.T) {
 		}
 	}
 }
+
+// A bridge is made VLAN-aware for VLANs in any case, and for libvirt's table where
+// the kernel can.
+func TestNewBridge(t *testing.T) {
+	for members, want := range map[string]struct{ aware, whereItCan bool }{
+		``:                             {false, false},
+		`,"macTableManager":"kernel"`:  {false, false},
+		`,"macTableManager":"libvirt"`: {false, true},
+		`,"macTableManager":"libvirt","fdb":"roaming"`: {false, true},
+		`,"vlan":42`:              {true, true},
+		`,"vlanTrunk":[{"id":5}]`: {true, true},
+	} {
+		c, err := parse(`,"bridge":"br0","createBridge":true`+members, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.NewBridge(false).VLANAware; got != want.aware {
+			t.Errorf("%s: VLAN-aware %v in a kernel that cannot", members, got)
+		}
+		if got := c.NewBridge(true).VLANAware; got != want.whereItCan {
+			t.Errorf("%s: VLAN-aware %v in a kernel that can", members, got)
+		}
+	}
+}

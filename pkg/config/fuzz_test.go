@@ -28,7 +28,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, br := range []bridge.Bridge{{Name: c.Bridge, MTU: 1500}, {Name: c.Bridge, MTU: 1500, VLANAware: true, DefaultPVID: 1}, c.NewBridge()} {
+		for _, br := range []bridge.Bridge{{Name: c.Bridge, MTU: 1500}, {Name: c.Bridge, MTU: 1500, VLANAware: true, DefaultPVID: 1}, c.NewBridge(true)} {
 			a, err := c.Plan(port.ID{ContainerID: "c1", IfName: "net1"}, br)
 			if err != nil {
 				continue

@@ -13,7 +13,7 @@ type Key struct{ Name, Type, Default, Effect string }
 // Keys lists them all; the README shows the same table.
 var Keys = []Key{
 	{"bridge", "string", "required", "The bridge to join, in the plugin's own network namespace. An existing bridge is never changed."},
-	{"createBridge", "bool", "false", "Make the bridge if it is missing: pinned MAC, the MTU of this configuration (else 1500), up, no forward delay, no IPv6 of its own. It stays."},
+	{"createBridge", "bool", "false", "Make the bridge if it is missing: pinned MAC, the MTU of this configuration (else 1500), up, no forward delay, no IPv6 of its own; VLAN-aware with VLANs, and with libvirt where the kernel can. It stays."},
 	{"mode", "tap, veth, host-tap", "tap", "What stands between bridge and VM: a veth pair and a tap in the pod, a veth pair alone, or the tap itself as the port."},
 	{"macTableManager", "kernel, libvirt", "kernel", "kernel: the bridge learns and floods. libvirt: learning and unicast flood are off and the guest's MAC gets a forwarding entry."},
 	{"fdb", "sticky, static, roaming", "sticky", "With libvirt: the kind of that entry. It decides what happens during a live migration, see docs/macTable.md."},

@@ -9,13 +9,17 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
-// NewBridge is the bridge that createBridge makes when there is none.
-func (c *Config) NewBridge() bridge.Bridge {
+// NewBridge is the bridge that createBridge makes when there is none. It is
+// VLAN-aware where the kernel can filter VLANs and macTableManager is libvirt: only
+// then can the bridge take its uplink out of promiscuous mode. With VLANs given it
+// is planned so in any case, and cannot be made where the kernel cannot.
+func (c *Config) NewBridge(canFilter bool) bridge.Bridge {
 	mtu := c.MTU
 	if mtu == 0 {
 		mtu = bridge.DefaultMTU
 	}
-	return bridge.Bridge{Name: c.Bridge, MTU: mtu, VLANAware: c.VLANs.Given(), DefaultPVID: bridge.DefaultPVID}
+	aware := c.VLANs.Given() || canFilter && c.Table != port.Kernel
+	return bridge.Bridge{Name: c.Bridge, MTU: mtu, VLANAware: aware, DefaultPVID: bridge.DefaultPVID}
 }
 
 // Plan decides everything about one attachment to bridge br. ErrInvalid when the

@@ -98,7 +98,7 @@ func (r *request) inPrevResult(c *config.Config) (guestNIC, error) {
 func (r *request) wanted(site *attach.Site, c *config.Config, given guestNIC) (port.Port, error) {
 	br, err := bridge.Find(site.Host(), c.Bridge)
 	if errors.Is(err, bridge.ErrNotFound) {
-		br, err = c.NewBridge(), nil // that the port is on none will be seen
+		br, err = c.NewBridge(false), nil // that the port is on none will be seen
 	}
 	if err != nil {
 		return port.Port{}, err

@@ -191,11 +191,15 @@ func (r *request) openForRemoval() (*attach.Site, error) {
 // findBridge reads the bridge, or plans the one that will be made.
 func findBridge(site *attach.Site, c *config.Config) (bridge.Bridge, error) {
 	br, err := bridge.Find(site.Host(), c.Bridge)
-	if errors.Is(err, bridge.ErrNotFound) {
-		if c.CreateBridge {
-			return c.NewBridge(), nil
-		}
-		err = fmt.Errorf(`%w: create it, or set "createBridge": true`, err)
+	if !errors.Is(err, bridge.ErrNotFound) {
+		return br, err
 	}
-	return br, err
+	if !c.CreateBridge {
+		return br, fmt.Errorf(`%w: create it, or set "createBridge": true`, err)
+	}
+	canFilter, err := bridge.CanFilterVLANs(site.Host())
+	if err == nil && c.VLANs.Given() && !canFilter {
+		err = fmt.Errorf("create bridge %q: VLAN filtering: %w", c.Bridge, bridge.ErrUnsupported)
+	}
+	return c.NewBridge(canFilter), err
 }

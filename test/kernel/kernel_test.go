@@ -28,6 +28,7 @@ type suite struct {
 // suites are what runs in the guest: add a line for another package, or another name to its expression.
 var suites = []suite{
 	{"pkg/attach", "VLAN|TestApplyThenRemoveLeavesNothing|TestEveryStepFails|TestGolden"},
+	{"cmd/tapbridge", "VLAN"},
 }
 
 // modules are what the tests need of a kernel in which everything is one; insmod does not load them on demand.
