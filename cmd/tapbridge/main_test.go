@@ -136,3 +136,34 @@ func TestCreatedBridgeIsVLANAwareWhereTheKernelCan(t *testing.T) {
 		}
 	}
 }
+
+// An uplink that is promiscuous is no drift, but it is said once, with what keeps
+// it so.
+func TestPortsTellOfUplinks(t *testing.T) {
+	t.Parallel()
+	host, pod := nstest.New(t), nstest.New(t)
+	nstest.Bridge(t, host, "br0", "02:00:00:00:00:01")
+	host.Run(t, "ip", "link", "add", "ens3", "type", "ifb")
+	host.Run(t, "ip", "link", "set", "ens3", "master", "br0", "up")
+	for _, ifName := range []string{"net1", "net2"} {
+		env := map[string]string{"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "4f5c", "CNI_NETNS": pod.Path, "CNI_IFNAME": ifName}
+		if code, stdout, _ := call(host, env, `{"cniVersion":"1.1.0","name":"vms","bridge":"br0"}`); code != 0 {
+			t.Fatalf("ADD: %s", stdout)
+		}
+	}
+	because := []string{"br0 is not VLAN-aware", "tb0bca465808d7 learns and floods", "tbd92df3b90c80 learns and floods"}
+	code, stdout, stderr := call(host, nil, "", "ports")
+	if want := "net2    ok\nbr0: uplink ens3 is promiscuous: " + strings.Join(because, ", ") + "\n"; code != 0 || !strings.HasSuffix(stdout, want) {
+		t.Errorf("code %d, want 0 and %s; %s\n%s", code, want, stderr, stdout)
+	}
+	_, stdout, _ = call(host, nil, "", "ports", "-o", "json")
+	var rows []row
+	if err := json.Unmarshal([]byte(stdout), &rows); err != nil || len(rows) != 2 {
+		t.Fatalf("%v: %s", err, stdout)
+	}
+	for _, r := range rows {
+		if diff := cmp.Diff([]uplink{{Name: "ens3", Promiscuous: true, Because: because}}, r.Uplinks, cmp.AllowUnexported(uplink{})); diff != "" {
+			t.Errorf("JSON (-want +got):\n%s", diff)
+		}
+	}
+}

@@ -29,6 +29,16 @@ type row struct {
 	Carrier     *bool      `json:"carrier"` // null: not known
 	Drift       []string   `json:"drift"`   // empty: as it should be
 	Unchecked   string     `json:"unchecked,omitempty"`
+	Uplinks     []uplink   `json:"uplinks"` // of its bridge
+}
+
+// uplink is how the bridge reaches other machines.
+type uplink struct {
+	Name        string   `json:"name"`
+	Promiscuous bool     `json:"promiscuous"`
+	Because     []string `json:"because"` // what keeps it so: a few of the reasons
+
+	line string // for the table
 }
 
 // Exit codes of ports.
@@ -79,11 +89,34 @@ func readPorts() ([]row, error) {
 	}
 	defer site.Close()
 	all, err := site.Inspect()
-	rows := make([]row, len(all))
-	for i, p := range all {
-		rows[i] = describe(p)
+	if err != nil {
+		return nil, err
 	}
-	return rows, err
+	rows := make([]row, len(all))
+	uplinks := map[string][]uplink{}
+	for i, p := range all {
+		if _, known := uplinks[p.Bridge]; !known {
+			if uplinks[p.Bridge], err = readUplinks(site, p.Bridge); err != nil {
+				return nil, err
+			}
+		}
+		rows[i] = describe(p)
+		rows[i].Uplinks = uplinks[p.Bridge]
+	}
+	return rows, nil
+}
+
+// readUplinks knows of none where the port has lost its record.
+func readUplinks(site *attach.Site, bridge string) ([]uplink, error) {
+	if bridge == "" {
+		return []uplink{}, nil
+	}
+	found, err := site.Uplinks(bridge)
+	all := make([]uplink, len(found))
+	for i, u := range found {
+		all[i] = uplink{u.Name, u.Promiscuous, append([]string{}, u.Few()...), u.String()}
+	}
+	return all, err
 }
 
 func describe(p attach.Inspected) row {
@@ -127,7 +160,22 @@ func printTable(w io.Writer, rows []row) error {
 			fmt.Fprintf(w, "? %s: %s\n", r.Port, r.Unchecked)
 		}
 	}
+	printUplinks(w, rows)
 	return nil
+}
+
+// printUplinks says of each promiscuous uplink what keeps it so. It is no drift:
+// frames arrive, only too many of them.
+func printUplinks(w io.Writer, rows []row) {
+	said := map[string]bool{}
+	for _, r := range rows {
+		for _, u := range r.Uplinks {
+			if u.Promiscuous && !said[u.line] {
+				fmt.Fprintln(w, u.line)
+			}
+			said[u.line] = true
+		}
+	}
 }
 
 func (r row) state() string {

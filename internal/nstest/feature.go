@@ -1,6 +1,8 @@
 package nstest
 
 import (
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -21,4 +23,22 @@ func HasVLANs(t testing.TB) bool {
 	ns := New(t)
 	_, err := ns.Command("ip", "link", "add", "vlans0", "type", "bridge", "vlan_filtering", "1").CombinedOutput()
 	return err == nil && strings.Contains(ns.Run(t, "ip", "-d", "link", "show", "vlans0"), "vlan_filtering 1")
+}
+
+// NIC moves a network card into the namespace for the time of the test, and
+// returns its name. It takes the one that TAPBRIDGE_TEST_NIC names and never looks
+// for one: any other may be what the machine is reached by. test/kernel gives its
+// guest a card for this.
+func NIC(t testing.TB, ns *NS) string {
+	t.Helper()
+	name := os.Getenv("TAPBRIDGE_TEST_NIC")
+	if name == "" {
+		t.Skip("TAPBRIDGE_TEST_NIC names no network card: tested in Debian's kernel by test/kernel")
+	}
+	if out, err := exec.Command("ip", "link", "set", name, "netns", ns.Path).CombinedOutput(); err != nil {
+		t.Fatalf("move network card %q: %v: %s", name, err, out)
+	}
+	t.Cleanup(func() { ns.Run(t, "ip", "link", "set", name, "netns", "1") }) // init's
+	raise(t, ns, name)
+	return name
 }

@@ -49,6 +49,17 @@ func (s *Site) Inspect() ([]Inspected, error) {
 	return result, nil
 }
 
+// Uplinks are those of the bridge of that name, and what keeps them promiscuous;
+// none when there is no such bridge.
+func (s *Site) Uplinks(name string) ([]bridge.Uplink, error) {
+	br, there, err := find(s.host, name)
+	if err != nil || !there || br.Kind != bridge.Kind {
+		return nil, err
+	}
+	ports, err := s.host.LinksOf(br.Index)
+	return bridge.Uplinks(br, ports), ignoreMissing(err)
+}
+
 func (s *Site) inspect(a Attached, path string) (Inspected, error) {
 	in := Inspected{Attached: a}
 	want := a.Want()

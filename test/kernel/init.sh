@@ -3,7 +3,7 @@
 # listens. Whatever goes wrong before that ends this process, and with it the kernel: panic=-1.
 set -e
 /bin/busybox --install -s /bin
-export PATH=/usr/sbin:/bin TAPBRIDGE_TEST_REQUIRE=all
+export PATH=/usr/sbin:/bin TAPBRIDGE_TEST_REQUIRE=all TAPBRIDGE_TEST_NIC=eth0
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev

@@ -34,6 +34,7 @@ var suites = []suite{
 // modules are what the tests need of a kernel in which everything is one; insmod does not load them on demand.
 var modules = []string{
 	"bridge", "8021q", "tun", "veth", "ifb", "macvlan",
+	"virtio_pci", "virtio_net",
 	"sch_ingress", "sch_tbf", "cls_u32", "act_mirred",
 }
 

@@ -35,7 +35,7 @@ type machine struct {
 }
 
 // start boots the kernel in an emulated machine, always: package guest says why there is no KVM. It ends with the test, and with
-// this process.
+// this process. Its network card is one for tests to have as an uplink, and leads nowhere.
 func start(t *testing.T, tools guest.Tools, initramfs []byte) *machine {
 	t.Helper()
 	initrd := filepath.Join(t.TempDir(), "initrd")
@@ -43,6 +43,7 @@ func start(t *testing.T, tools guest.Tools, initramfs []byte) *machine {
 	ctx, cancel := context.WithTimeoutCause(t.Context(), patience, fmt.Errorf("the guest was not done after %v", patience))
 	cmd := exec.CommandContext(ctx, tools.QEMU, "-accel", "tcg,thread=multi", "-M", "q35", "-cpu", "max", "-m", "1024", "-smp", "2",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio", "-monitor", "none",
+		"-netdev", "user,id=nowhere,restrict=on", "-device", "virtio-net-pci,netdev=nowhere,mac=02:00:00:00:00:02,romfile=",
 		"-kernel", tools.Kernel, "-initrd", initrd, "-append", cmdline)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	console, err := cmd.StdoutPipe()
