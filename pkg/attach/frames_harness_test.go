@@ -85,6 +85,10 @@ func guestIsolated(a *port.Attachment) { a.Isolated = true }
 func guestHairpin(a *port.Attachment)  { a.Hairpin = true }
 func guestQueues(a *port.Attachment)   { a.Access.MultiQueue = true }
 func guestMTU(mtu int) guestOption     { return func(a *port.Attachment) { a.MTU = mtu } }
+func guestVLANs(l bridge.VLANs) guestOption {
+	return func(a *port.Attachment) { a.VLANs = l }
+}
+
 func guestMAC(s string) guestOption {
 	return func(a *port.Attachment) { a.Guest = mac.From(lanMAC(s)) }
 }

@@ -15,8 +15,11 @@ import (
 
 // goldenCase is what a real libvirt left in the kernel.
 type goldenCase struct {
-	VLANs bool `json:"vlan_filtering_in_kernel"`
-	Case  string
+	VLANs  bool `json:"vlan_filtering_in_kernel"`
+	Case   string
+	Bridge struct {
+		VLANFiltering int `json:"vlan_filtering"`
+	} `json:"bridge_attrs"`
 	Ports map[string]map[string]any
 }
 
@@ -45,10 +48,15 @@ func TestGoldenPort(t *testing.T) {
 			t.Parallel()
 			n := lanNew(t, 1500)
 			golden := goldenRead(t, name, goldenKernelHasVLANs(t, n))
+			vlans := guestVLANs("")
+			if golden.Bridge.VLANFiltering == 1 {
+				n.Run(t, "ip", "link", "set", lanBridge, "type", "bridge", "vlan_filtering", "1")
+				vlans = guestVLANs("1PU")
+			}
 			guests := map[string]*guest{}
 			for tap := range golden.Ports {
 				if mac, known := goldenGuests[tap]; known { // the others are uplinks
-					guests[tap] = n.guest(t, port.HostTap, table, guestMAC(mac))
+					guests[tap] = n.guest(t, port.HostTap, table, guestMAC(mac), vlans)
 				}
 			}
 			if len(guests) < 3 {
