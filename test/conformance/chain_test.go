@@ -2,10 +2,14 @@ package conformance
 
 import (
 	"encoding/json"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/firecracker-microvm/firecracker-go-sdk/cni/vmconf"
 
 	"github.com/tapbridge/tapbridge/internal/nstest"
 )
@@ -14,6 +18,7 @@ import (
 type chain struct {
 	*node
 	plugins []conf
+	args    string // CNI_ARGS, the same for all
 	result  answer // of the last plugin's ADD
 }
 
@@ -25,7 +30,7 @@ func (c *chain) call(verb string, plugin conf) answer {
 	if c.result.stdout != "" {
 		plugin = plugin.with(c.result.prev())
 	}
-	caller := c.prepare(verb, plugin.with(conf{"cniVersion": newest, "name": "lan"}))
+	caller := c.prepare(verb, plugin.with(conf{"cniVersion": newest, "name": "lan"}), env{"CNI_ARGS": c.args})
 	caller.command = []string{filepath.Join(pluginDir, plugin["type"].(string))}
 	return caller.run()
 }
@@ -122,6 +127,63 @@ func Test84ReferencePluginsBehind(t *testing.T) {
 			c.passes(func() { n.forwards(n.host, "10.9.0.2:80") })
 		})
 	})
+}
+
+// tc-redirect-tap works behind it in mode veth, as Firecracker's users chain it:
+// the SDK reads its result, and the frames of the guest on its tap pass, with the
+// port's rules.
+func Test84TCRedirectTapBehind(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, conf{"mode": "veth", "mac": guestMAC, "macspoofchk": true}, libvirt)
+	leases := t.TempDir()
+	hostLocal := conf{"ipam": conf{"type": "host-local", "dataDir": leases, "subnet": "10.1.1.0/24", "gateway": "10.1.1.1"}}
+	c := n.chain(n.conf(hostLocal), conf{"type": "tc-redirect-tap"})
+	c.args = "IgnoreUnknown=1;TC_REDIRECT_TAP_NAME=vm0;TC_REDIRECT_TAP_UID=107;TC_REDIRECT_TAP_GID=107"
+	c.passes(func() {
+		result := &types100.Result{}
+		c.result.decode(result)
+		got, err := vmconf.StaticNetworkConfFrom(result, "c1")
+		if err != nil || got.TapName != "vm0" || got.VMMacAddr != guestMAC || got.NetNSPath != n.pod.Path {
+			t.Errorf("the SDK reads %+v, %v from %s", got, err, c.result.stdout)
+		}
+		n.carries("vm0")
+	})
+	if left, err := filepath.Glob(filepath.Join(leases, "lan", "10.*")); err != nil || len(left) > 0 {
+		t.Errorf("addresses are left: %q, %v", left, err)
+	}
+}
+
+// carries demands that frames pass between the guest on a tap in the pod and what
+// is behind the uplink, and none with another source.
+func (n *node) carries(tap string) {
+	n.t.Helper()
+	lan, guest := nstest.OpenLink(n.t, n.host, "switch"), nstest.OpenTap(n.t, n.pod, tap)
+	defer lan.Close()
+	defer guest.Close()
+	nstest.World(n.host, n.pod) // waits: frames to a tap are lost until the kernel has noticed its carrier
+	for _, f := range []struct {
+		what     string
+		from, to *nstest.Wire
+		dst, src string
+		want     int
+	}{
+		{"from the guest", guest, lan, switchMAC.String(), guestMAC, 10},
+		{"to the guest", lan, guest, guestMAC, switchMAC.String(), 10},
+		{"with another source", guest, lan, switchMAC.String(), "52:54:00:00:00:99", 0},
+	} {
+		if got := nstest.Count(n.t, f.from, f.to, nstest.Frame(hardware(n.t, f.dst), hardware(n.t, f.src), 100, "chain"), 10); got != f.want {
+			n.t.Errorf("%s: %d of 10 frames pass, want %d", f.what, got, f.want)
+		}
+	}
+}
+
+func hardware(t testing.TB, mac string) net.HardwareAddr {
+	t.Helper()
+	parsed, err := net.ParseMAC(mac)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed
 }
 
 // forwards demands a rule in the namespace's netfilter tables.

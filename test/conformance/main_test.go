@@ -20,13 +20,20 @@ import (
 
 // What TestMain builds.
 var (
-	pluginDir string // of the reference plugins
+	pluginDir string // of the others
 	tapbridge string // the plugin under test
 )
 
-// reference are the plugins of the CNI project that ours calls or is chained
-// with.
-var reference = []string{"ipam/host-local", "ipam/static", "meta/bandwidth", "meta/portmap", "meta/tuning"}
+// others are the plugins that ours calls or is chained with: those of the CNI
+// project, and Firecracker's.
+var others = []string{
+	"github.com/containernetworking/plugins/plugins/ipam/host-local",
+	"github.com/containernetworking/plugins/plugins/ipam/static",
+	"github.com/containernetworking/plugins/plugins/meta/bandwidth",
+	"github.com/containernetworking/plugins/plugins/meta/portmap",
+	"github.com/containernetworking/plugins/plugins/meta/tuning",
+	"github.com/awslabs/tc-redirect-tap/cmd/tc-redirect-tap",
+}
 
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == recorderName {
@@ -54,11 +61,7 @@ func build(dir string) error {
 	if err := goBuild(filepath.Join("..", ".."), tapbridge, "./cmd/tapbridge"); err != nil {
 		return err
 	}
-	var packages []string
-	for _, p := range reference {
-		packages = append(packages, "github.com/containernetworking/plugins/plugins/"+p)
-	}
-	return goBuild(".", dir, packages...)
+	return goBuild(".", dir, others...)
 }
 
 func goBuild(module, target string, packages ...string) error {
