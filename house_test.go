@@ -23,6 +23,7 @@ var floors = [][]string{
 	{"pkg/tap", "pkg/bridge", "pkg/fdb", "pkg/redirect", "pkg/shape"},
 	{"pkg/port"},
 	{"pkg/config", "pkg/attach"},
+	{"pkg/doctor"},
 	{"pkg/plugin"},
 	{"cmd/tapbridge"},
 }

@@ -27,13 +27,15 @@ func run(args []string, getenv func(string) string, stdin io.Reader, stdout, std
 	if len(args) > 0 {
 		command, args = args[0], args[1:]
 	}
-	if len(args) > 0 && command != "ports" {
+	if len(args) > 0 && command != "ports" && command != "doctor" {
 		fmt.Fprintf(stderr, "tapbridge: %s takes no %q; try: tapbridge help\n", command, args)
 		return 2
 	}
 	switch command {
 	case "ports":
 		return ports(args, stdout, stderr)
+	case "doctor":
+		return examine(args, stdout, stderr)
 	case "options":
 		return options(stdout)
 	case "version", "--version":
@@ -53,6 +55,7 @@ It is a CNI plugin: a container runtime or Multus calls it with CNI_COMMAND set
 and a configuration on stdin. A person can call:
 
   tapbridge ports [-o json]   the ports in this network namespace, whose they are, what is wrong with them
+  tapbridge doctor [BRIDGE]   what this node can do, what it cannot, and why (-o json; exit code 1: something is bad)
   tapbridge options           the keys of the configuration, with their defaults
   tapbridge version           the version, and the CNI versions it speaks
   tapbridge help              this text

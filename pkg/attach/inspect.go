@@ -21,6 +21,7 @@ type Inspected struct {
 	Carrier    *bool    // a VMM has the tap open; in mode veth: the pair is up; nil: not known
 	Wrong      []string // empty: as it should be
 	PodUnknown bool     // the pod's namespace could not be entered, only the bridge's side was compared
+	Deserted   bool     // the pod's namespace is kept by a mount alone: no process is in it
 }
 
 // Inspect observes every port of ours in the namespace. It is for people: to
@@ -33,7 +34,9 @@ func (s *Site) Inspect() ([]Inspected, error) {
 	pods := s.namespaces()
 	var result []Inspected
 	for _, a := range all {
-		in, err := s.inspect(a, pods[a.Port.NetNsID])
+		pod := pods[a.Port.NetNsID]
+		in, err := s.inspect(a, pod.path)
+		in.Deserted = pod.path != "" && !pod.inhabited
 		if err != nil { // one port must not hide the others
 			in.Wrong = append(in.Wrong, err.Error())
 		}
@@ -120,23 +123,44 @@ func (s *Site) carrier(a Attached, podUnknown bool) *bool {
 	return &carrier
 }
 
-// namespaces finds a path for each network namespace that the host's namespace
-// has an id for.
-func (s *Site) namespaces() map[int]string {
-	found := map[int]string{}
-	seen := map[uint64]bool{}
-	processes, _ := filepath.Glob("/proc/[0-9]*/ns/net") // fails on a bad pattern only
-	for _, p := range append(mounted(), processes...) {
-		var st unix.Stat_t
-		if unix.Stat(p, &st) != nil || seen[st.Ino] {
-			continue
+// namespace is a pod's.
+type namespace struct {
+	path      string
+	inhabited bool // a process is in it
+}
+
+// namespaces finds each network namespace that the host's namespace has an id for.
+func (s *Site) namespaces() map[int]namespace {
+	byInode := map[uint64]*namespace{}
+	for _, path := range mounted() {
+		if inode, err := inode(path); err == nil {
+			byInode[inode] = &namespace{path: path}
 		}
-		seen[st.Ino] = true
-		if id, err := s.nsID(p); err == nil && id >= 0 {
-			found[id] = p
+	}
+	processes, _ := filepath.Glob("/proc/[0-9]*/ns/net") // fails on a bad pattern only
+	for _, path := range processes {
+		inode, err := inode(path)
+		if err != nil {
+			continue // the process has ended
+		}
+		if byInode[inode] == nil {
+			byInode[inode] = &namespace{path: path}
+		}
+		byInode[inode].inhabited = true
+	}
+	found := map[int]namespace{}
+	for _, n := range byInode {
+		if id, err := s.nsID(n.path); err == nil && id >= 0 {
+			found[id] = *n
 		}
 	}
 	return found
+}
+
+func inode(path string) (uint64, error) {
+	var st unix.Stat_t
+	err := unix.Stat(path, &st)
+	return st.Ino, err
 }
 
 // mounted are the paths at which runtimes keep network namespaces: bind mounts

@@ -56,6 +56,21 @@ func OpenPod(path string) (*Site, error) {
 	return s, nil
 }
 
+// OpenScratch is for trying things: both sides are network namespaces that are
+// empty, and gone after Close.
+func OpenScratch() (*Site, error) {
+	host, err := rtnl.OpenScratch()
+	if err != nil {
+		return nil, err
+	}
+	pod, err := rtnl.OpenScratch()
+	if err != nil {
+		host.Close()
+		return nil, err
+	}
+	return &Site{host: host, pod: pod}, nil
+}
+
 // Close gives the connections back.
 func (s *Site) Close() {
 	s.host.Close()

@@ -8,8 +8,8 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/config"
+	"github.com/tapbridge/tapbridge/pkg/doctor"
 	"github.com/tapbridge/tapbridge/pkg/port"
-	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
 // add makes the attachment and prints the result. What was made does not outlive
@@ -141,8 +141,8 @@ func (r *request) status() error {
 	}
 	defer site.Close()
 	if c.Mode != port.Veth {
-		if err := tap.Available(); err != nil {
-			return fmt.Errorf("%w: %w", errUnavailable, err)
+		if err := wrong(doctor.Tun()); err != nil {
+			return err
 		}
 	}
 	br, err := findBridge(site, c)
@@ -152,10 +152,24 @@ func (r *request) status() error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnavailable, err)
 	}
-	if br.Index != 0 && !br.Up {
-		return fmt.Errorf("%w: bridge %q is down: ip link set %s up", errLimited, br.Name, br.Name)
+	if br.Index != 0 {
+		if err := wrong(doctor.Joinable(site, br.Name)); err != nil {
+			return err
+		}
 	}
 	return r.ipamStatus()
+}
+
+// wrong is what STATUS says of a finding, if that is bad.
+func wrong(f doctor.Finding) error {
+	if f.Level != doctor.Bad {
+		return nil
+	}
+	kind := errUnavailable
+	if f.Limited {
+		kind = errLimited
+	}
+	return fmt.Errorf("%w: %s: %s: %s", kind, f.Object, f.Says, f.Remedy)
 }
 
 // openPod opens both sides; the pod's namespace must be there.

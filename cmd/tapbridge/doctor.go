@@ -1,0 +1,78 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/tapbridge/tapbridge/pkg/config"
+	"github.com/tapbridge/tapbridge/pkg/doctor"
+)
+
+const doctorUsage = "usage: tapbridge doctor [BRIDGE] [-o table|json]"
+
+// examine prints what the doctor finds. Its exit codes are those of ports.
+func examine(args []string, stdout, stderr io.Writer) int {
+	bridge := ""
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") && args[0] != "help" {
+		bridge, args = args[0], args[1:]
+	}
+	print := printFindings
+	switch strings.Join(args, " ") {
+	case "", "-o table":
+	case "-o json":
+		print = printFindingsJSON
+	case "-h", "--help", "help":
+		fmt.Fprintln(stdout, doctorUsage)
+		return allRight
+	default:
+		fmt.Fprintln(stderr, doctorUsage)
+		return cannotTell
+	}
+	return examineBridge(bridge, print, stdout, stderr)
+}
+
+func examineBridge(bridge string, print func(io.Writer, []doctor.Finding) error, stdout, stderr io.Writer) int {
+	var found []doctor.Finding
+	var err error
+	if bridge != "" {
+		err = config.CheckInterfaceName(bridge)
+	}
+	if err == nil {
+		found, err = doctor.Examine(bridge)
+	}
+	if err == nil {
+		err = print(stdout, found)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "tapbridge: doctor: %v\n", err)
+		return cannotTell
+	}
+	for _, f := range found {
+		if f.Level == doctor.Bad {
+			return somethingIs
+		}
+	}
+	return allRight
+}
+
+func printFindingsJSON(w io.Writer, found []doctor.Finding) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(found)
+}
+
+// printFindings puts what can be done under what is wrong.
+func printFindings(w io.Writer, found []doctor.Finding) (err error) {
+	for _, f := range found {
+		_, err = fmt.Fprintf(w, "%-4s  %s: %s\n", f.Level, f.Object, f.Says)
+		if f.Remedy != "" && err == nil {
+			_, err = fmt.Fprintf(w, "      -> %s\n", f.Remedy)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tapbridge/tapbridge/internal/nstest"
+	"github.com/tapbridge/tapbridge/pkg/doctor"
+)
+
+// patient is a node with a bridge, an uplink and one guest in a pod where a
+// process lives.
+type patient struct {
+	*testing.T
+	host, pod *nstest.NS
+	leave     func() // the process ends
+}
+
+const patientPort = "tb23cde16daab7"
+
+func newPatient(t *testing.T) *patient {
+	t.Helper()
+	p := &patient{T: t, host: nstest.New(t), pod: nstest.New(t)}
+	nstest.Bridge(t, p.host, "br0", "02:00:00:00:00:01")
+	p.run("ip link add up0 type ifb; ip link set up0 master br0 up")
+	life := p.pod.Command("sleep", "60")
+	if err := life.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p.leave = func() {
+		_ = life.Process.Kill() // it may have gone
+		_ = life.Wait()
+	}
+	t.Cleanup(p.leave)
+	env := map[string]string{"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "4f5c", "CNI_NETNS": p.pod.Path, "CNI_IFNAME": "net1"}
+	stdin := `{"cniVersion":"1.1.0","name":"vms","bridge":"br0","macTableManager":"libvirt","mac":"52:54:00:00:00:01","bandwidth":{"egressRate":8000000,"egressBurst":800000}}`
+	if code, stdout, _ := call(p.host, env, stdin); code != 0 {
+		t.Fatalf("ADD: %s", stdout)
+	}
+	return p
+}
+
+func (p *patient) run(commands string) {
+	p.Helper()
+	for command := range strings.SplitSeq(commands, "; ") {
+		words := strings.Fields(command)
+		p.host.Run(p.T, words[0], words[1:]...)
+	}
+}
+
+// findings are what the doctor says of bridge br0 that is of that level.
+func (p *patient) findings(level doctor.Level) (found []doctor.Finding, code int) {
+	p.Helper()
+	code, stdout, stderr := call(p.host, nil, "", "doctor", "br0", "-o", "json")
+	if err := json.Unmarshal([]byte(stdout), &found); err != nil {
+		p.Fatalf("code %d, %v: %s%s", code, err, stdout, stderr)
+	}
+	return slices.DeleteFunc(found, func(f doctor.Finding) bool { return f.Level != level }), code
+}
+
+// Each breakage is named together with what to do, and a healthy node has none.
+func TestDoctor(t *testing.T) {
+	for _, c := range []struct{ name, breakage, object, says, remedy string }{
+		{"bridge missing", "ip link del br0", "bridge br0", "no such device", "ip link add br0 type bridge"},
+		{"no bridge", "ip link del br0; ip link add br0 type ifb", "bridge br0", "is not a bridge", `name another "bridge"`},
+		{"bridge down", "ip link set br0 down", "bridge br0", "it is down", "ip link set br0 up"},
+		{"spanning tree", "ip link set br0 type bridge stp_state 1 forward_delay 1500", "bridge br0", "forwards nothing for 30 s", "stp_state 0"},
+		{"uplink down", "ip link set up0 down", "uplink up0 of br0", "it is down", "ip link set up0 up"},
+		{"uplink without carrier", "ip link add va type veth peer name vb; ip link add up1 link va type macvlan; ip link set up1 master br0 up", "uplink up1 of br0", "no carrier", "cable"},
+		{"small uplink", "ip link set br0 mtu 1400; ip link set br0 mtu 1500; ip link set up0 mtu 1400", "uplink up0 of br0", "MTU is 1400, less than the bridge's 1500", "ip link set up0 mtu 1500"},
+		{"learning", "bridge link set dev PORT learning on", "port PORT", "learning is on, want off", "restart the pod"},
+		{"entry missing", "bridge fdb del 52:54:00:00:00:01 dev PORT master", "port PORT", "FDB entry 52:54:00:00:00:01 is missing", "restart the pod"},
+		{"port off the bridge", "ip link set PORT nomaster", "port PORT", "bridge is none, want br0", "restart the pod"},
+		{"limit lifted", "tc qdisc del dev PORT ingress", "port PORT", "redirect from port to ifb is off", "restart the pod"},
+		{"port gone", "ip link del PORT", "port PORT", "is missing", "restart the pod"},
+		{"record lost", "ip link set PORT alias mine", "port PORT", `alias is "mine"`, "restart the pod"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPatient(t)
+			if found, code := p.findings(doctor.Bad); code != 0 || len(found) > 0 {
+				t.Fatalf("a healthy node: code %d, %+v", code, found)
+			}
+			p.run(strings.ReplaceAll(c.breakage, "PORT", patientPort))
+			found, code := p.findings(doctor.Bad)
+			if code != 1 || !slices.ContainsFunc(found, func(f doctor.Finding) bool {
+				return f.Object == strings.ReplaceAll(c.object, "PORT", patientPort) && strings.Contains(f.Says, c.says) && strings.Contains(f.Remedy, c.remedy)
+			}) {
+				t.Errorf("code %d, want 1 and %q %q %q; there is %+v", code, c.object, c.says, c.remedy, found)
+			}
+		})
+	}
+}
+
+// A pod that has died without a DEL is told from one that lives.
+func TestDoctorFindsLeftovers(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t)
+	p.leave()
+	found, code := p.findings(doctor.Bad)
+	if code != 1 || len(found) != 1 || !strings.Contains(found[0].Says, "no process is left in the pod of container 4f5c") ||
+		!strings.Contains(found[0].Remedy, "CNI_COMMAND=DEL CNI_CONTAINERID=4f5c CNI_IFNAME=net1 tapbridge") {
+		t.Errorf("code %d, %+v", code, found)
+	}
+}
+
+// What is a choice is noted, and does not make a node bad.
+func TestDoctorNotes(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t)
+	nstest.Veth(t, p.host, "web0", p.pod, "web1")
+	p.run("ip link set web0 master br0")
+	found, code := p.findings(doctor.Note)
+	for _, want := range []struct{ object, says string }{
+		{"bridge br0", "web0: ports that are not tapbridge's"},
+		{"uplink up0 of br0", "it is promiscuous"},
+		{"bridge br0", "it is not VLAN-aware"},
+	} {
+		if code != 0 || !slices.ContainsFunc(found, func(f doctor.Finding) bool {
+			return f.Object == want.object && strings.Contains(f.Says, want.says) && f.Remedy != ""
+		}) {
+			t.Errorf("code %d, want 0 and %q; there is %+v", code, want, found)
+		}
+	}
+}
+
+// Looking leaves nothing behind and sends nothing to the node's devices.
+func TestDoctorIsSilent(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t)
+	before := nstest.World(p.host, p.pod)
+	events := nstest.Monitor(t, p.host)
+	p.findings(doctor.Bad)
+	if e := events.Events(); len(e) > 0 {
+		t.Errorf("doctor made changes: %q", e)
+	}
+	if diff := nstest.Diff(before, nstest.World(p.host, p.pod)); diff != "" {
+		t.Errorf("doctor made changes:\n%s", diff)
+	}
+}
+
+func TestDoctorUsage(t *testing.T) {
+	for _, c := range []struct {
+		args         []string
+		code         int
+		says, saysTo string
+	}{
+		{[]string{"doctor", "-h"}, 0, "usage: tapbridge doctor", ""},
+		{[]string{"doctor", "br0", "br1"}, 2, "", "usage: tapbridge doctor"},
+		{[]string{"doctor", "-o", "yaml"}, 2, "", "usage: tapbridge doctor"},
+		{[]string{"doctor", "a/b"}, 2, "", "contains /"},
+	} {
+		code, stdout, stderr := call(nil, nil, "", c.args...)
+		if code != c.code || !strings.Contains(stdout, c.says) || !strings.Contains(stderr, c.saysTo) {
+			t.Errorf("%q: code %d, stdout %q, stderr %q", c.args, code, stdout, stderr)
+		}
+	}
+}

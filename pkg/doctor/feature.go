@@ -1,0 +1,81 @@
+package doctor
+
+import (
+	"fmt"
+
+	"github.com/tapbridge/tapbridge/pkg/attach"
+	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/mac"
+	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/shape"
+	"github.com/tapbridge/tapbridge/pkg/tap"
+)
+
+// feature is something that a configuration can ask for, and that depends on the
+// kernel.
+type feature struct {
+	name   string
+	needed bool // by everybody
+	remedy string
+	ask    func(*port.Attachment)
+}
+
+const modulesOf = "load the kernel modules "
+
+// features are tried from the plainest on, so that the first that fails tells most.
+var features = []feature{
+	{"mode veth", true, modulesOf + "bridge and veth", func(a *port.Attachment) {
+		a.Mode, a.Access = port.Veth, tap.Access{Owner: tap.Anyone, Group: tap.Anyone}
+	}},
+	{"mode host-tap", true, modulesOf + "bridge and tun", func(a *port.Attachment) { a.Mode = port.HostTap }},
+	{"mode tap", true, modulesOf + "sch_ingress, cls_u32 and act_mirred", func(*port.Attachment) {}},
+	{"macTableManager libvirt", false, "Linux 4.20 or later", func(a *port.Attachment) { a.Table = port.Sticky }},
+	{"macspoofchk", false, "Linux 5.18 or later", func(a *port.Attachment) { a.Table, a.Locked = port.Sticky, true }},
+	{"portIsolation", false, "Linux 4.18 or later", func(a *port.Attachment) { a.Isolated = true }},
+	{"vlan and vlanTrunk", false, "a kernel with CONFIG_BRIDGE_VLAN_FILTERING", func(a *port.Attachment) { a.VLANs = "42PU" }},
+	{"bandwidth", false, modulesOf + "ifb, sch_tbf, sch_ingress, cls_u32 and act_mirred", func(a *port.Attachment) {
+		a.ToGuest = shape.Limit{Rate: 1e6, Burst: 1e5}
+		a.FromGuest = a.ToGuest
+	}},
+}
+
+// Kernel tries every feature: it attaches with it and detaches again, in network
+// namespaces that nobody else sees.
+func Kernel() ([]Finding, error) {
+	site, err := attach.OpenScratch()
+	if err != nil {
+		return nil, err
+	}
+	defer site.Close()
+	var found []Finding
+	for i, f := range features {
+		if err := f.try(site, fmt.Sprint("br", i)); err != nil {
+			found = append(found, f.missing(err))
+		} else {
+			found = append(found, ok("kernel", f.name+" works"))
+		}
+	}
+	return found, nil
+}
+
+func (f feature) missing(err error) Finding {
+	says := fmt.Sprintf("%s does not work: %v", f.name, err)
+	if f.needed {
+		return bad("kernel", says, f.remedy)
+	}
+	return note("kernel", says, f.remedy+", if it is wanted")
+}
+
+func (f feature) try(site *attach.Site, onBridge string) error {
+	a := port.Attachment{
+		ID:      port.ID{ContainerID: "doctor", IfName: "net1"},
+		Network: "doctor", Bridge: onBridge, Mode: port.Tap, Table: port.Kernel,
+		Guest: mac.Stable("doctor", f.name), MTU: bridge.DefaultMTU, PortMTU: bridge.DefaultMTU,
+		Access: tap.Access{Owner: 107, Group: 107},
+	}
+	f.ask(&a)
+	if err := site.Apply(a, bridge.Bridge{Name: a.Bridge, MTU: a.PortMTU, VLANAware: a.VLANs != ""}); err != nil {
+		return err
+	}
+	return site.Remove(a.ID)
+}

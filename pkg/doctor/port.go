@@ -1,0 +1,37 @@
+package doctor
+
+import (
+	"fmt"
+
+	"github.com/tapbridge/tapbridge/pkg/attach"
+)
+
+// Ports compares every port of ours with its record, and looks for those whose pod
+// has gone.
+func Ports(site *attach.Site) ([]Finding, error) {
+	all, err := site.Inspect()
+	if err != nil {
+		return nil, err
+	}
+	var found []Finding
+	for _, p := range all {
+		found = append(found, inspected(p)...)
+	}
+	if len(found) == 0 && len(all) > 0 {
+		found = append(found, ok("ports", fmt.Sprintf("%d, all as they should be", len(all))))
+	}
+	return found, nil
+}
+
+func inspected(p attach.Inspected) (found []Finding) {
+	object := "port " + p.Port.Name
+	for _, wrong := range p.Wrong {
+		found = append(found, bad(object, wrong, "restart the pod, or undo what has changed it"))
+	}
+	if p.Deserted {
+		found = append(found, bad(object, fmt.Sprintf("no process is left in the pod of container %s", p.ContainerID),
+			fmt.Sprintf("if the runtime does not know it any more: echo '{\"cniVersion\":\"1.1.0\",\"name\":%q}' | CNI_COMMAND=DEL CNI_CONTAINERID=%s CNI_IFNAME=%s tapbridge",
+				p.Network, p.ContainerID, p.IfName)))
+	}
+	return found
+}
