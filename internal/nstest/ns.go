@@ -36,9 +36,15 @@ func New(t testing.TB) *NS {
 	if os.Geteuid() != 0 {
 		Skip(t, "a network namespace needs root")
 	}
+	return mounted(t, mountNew)
+}
+
+// mounted makes a namespace that mount puts on a path.
+func mounted(t testing.TB, mount func(path string) error) *NS {
+	t.Helper()
 	n := &NS{Path: filepath.Join(t.TempDir(), "netns"), t: t, fd: netns.None()}
 	t.Cleanup(n.remove)
-	if err := n.create(); err != nil {
+	if err := n.create(mount); err != nil {
 		t.Fatalf("create a network namespace: %v", err)
 	}
 	return n
@@ -70,11 +76,11 @@ func (n *NS) within(f func() error) error {
 // Handle is a netlink handle whose sockets are in the namespace.
 func (n *NS) Handle() *netlink.Handle { return n.handle }
 
-func (n *NS) create() error {
+func (n *NS) create(mount func(path string) error) error {
 	if err := os.WriteFile(n.Path, nil, 0o600); err != nil {
 		return err
 	}
-	if err := mountNew(n.Path); err != nil {
+	if err := mount(n.Path); err != nil {
 		return err
 	}
 	return n.open()

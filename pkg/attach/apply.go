@@ -55,7 +55,9 @@ type work struct {
 }
 
 func newWork(s *Site, a port.Attachment, br bridge.Bridge) *work {
-	return &work{Site: s, a: a, want: a.Want(), br: br}
+	want := a.Want()
+	want.DAN = nil // described when the guest's addresses are known, by who knows them
+	return &work{Site: s, a: a, want: want, br: br}
 }
 
 // step is one change, and what takes it back. A step that fails has taken back
@@ -240,7 +242,7 @@ func (w *work) createPodTap() (err error) {
 }
 
 func (w *work) createTap(c *rtnl.Conn, d *port.Device) (int, error) {
-	index, err := tap.Add(c, tap.Tap{Name: d.Name, MAC: d.MAC, MTU: d.MTU, Access: *w.want.Access}, w.mark())
+	index, err := tap.Add(c, tap.Tap{Name: d.Name, MAC: d.MAC, MTU: d.MTU, Access: *w.want.Access, Label: w.a.Label}, w.mark())
 	return index, exists(err)
 }
 

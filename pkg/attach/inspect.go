@@ -80,6 +80,9 @@ func (s *Site) inspect(a Attached, path string) (Inspected, error) {
 	if err != nil {
 		return in, err
 	}
+	if want.DAN != nil && got.DAN != nil { // only the runtime's result tells them
+		want.DAN.Addresses, want.DAN.Routes = got.DAN.Addresses, got.DAN.Routes
+	}
 	var drift *port.Drift
 	if errors.As(port.Diff(want, got), &drift) {
 		in.Wrong = drift.Differences

@@ -6,6 +6,7 @@ import (
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/dan"
 	"github.com/tapbridge/tapbridge/pkg/fdb"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
@@ -19,6 +20,12 @@ func (s *Site) Observe(want port.Port) (port.Port, error) {
 	got := port.Port{Name: want.Name}
 	if err := s.observeHost(want, &got); err != nil {
 		return port.Port{}, fmt.Errorf("observe port %q: %w", want.Name, err)
+	}
+	if want.DAN != nil {
+		var err error
+		if got.DAN, err = dan.Kata.Read(want.DAN.Sandbox, want.DAN.Tap); err != nil {
+			return port.Port{}, err
+		}
 	}
 	if want.Pod == nil {
 		return got, nil

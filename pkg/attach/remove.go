@@ -6,15 +6,21 @@ import (
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/dan"
 	"github.com/tapbridge/tapbridge/pkg/fdb"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
 // Remove deletes every device and entry of an attachment that is still there,
-// and nothing else. It needs nothing but the identity: what was built is read
-// from the kernel. A part that cannot be removed does not keep the others.
-// Error: ErrBusy, when the bridge has an MTU to be kept and is locked too long.
+// and its description for Kata, and nothing else. It needs nothing but the
+// identity: what was built is read from the kernel. A part that cannot be removed
+// does not keep the others. Errors: ErrBusy, when the bridge has an MTU to be kept
+// and is locked too long; those of dan.Folder.Remove.
 func (s *Site) Remove(id port.ID) error {
+	return errors.Join(dan.Kata.Remove(id.ContainerID, id.PortName()), s.removeDevices(id))
+}
+
+func (s *Site) removeDevices(id port.ID) error {
 	br, err := s.bridgeOf(id)
 	if err != nil {
 		return err
@@ -39,7 +45,7 @@ func (s *Site) bridgeOf(id port.ID) (rtnl.Link, error) {
 	return s.master(end)
 }
 
-// remove is Remove under the lock, where that is needed.
+// remove is removeDevices under the lock, where that is needed.
 func (s *Site) remove(id port.ID) error {
 	return errors.Join(s.removeIFB(id), s.removePort(id))
 }

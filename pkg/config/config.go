@@ -47,7 +47,9 @@ type Config struct {
 	Hairpin       bool
 	VLANs         VLANs
 	Bandwidth     Bandwidth
-	VMConf        bool // the result also describes tap and guest as firecracker-go-sdk reads them
+	DAN           bool   // Kata's runtime-rs is told of the guest's NIC
+	Label         string // SELinux context that creates the tap; "": the plugin's own
+	VMConf        bool   // the result also describes tap and guest as firecracker-go-sdk reads them
 	DNS           types.DNS
 	PrevResult    *types100.Result // nil: none
 }
@@ -144,6 +146,8 @@ func (c *Config) readKeys() error {
 		{"portIsolation", &c.Isolation},
 		{"hairpinMode", &c.Hairpin},
 		{"vmconf", &c.VMConf},
+		{"dan", &c.DAN},
+		{"selinuxContext", &c.Label},
 		{"dns", &c.DNS},
 		{"ipMasq", &ipMasq},
 	} {
@@ -192,11 +196,17 @@ func (c *Config) checkMode() error {
 	if c.VMConf && c.Mode != port.Tap {
 		return invalid("vmconf", true, fmt.Sprintf("it needs mode %q: there is no tap in the pod in mode %q", port.Tap, c.Mode))
 	}
+	if c.DAN && c.Mode != port.HostTap {
+		return invalid("dan", true, fmt.Sprintf("it needs mode %q: Kata opens such a tap in the host's namespace", port.HostTap))
+	}
+	if err := c.checkLabel(); err != nil {
+		return err
+	}
 	switch c.Mode {
 	case port.Tap, port.HostTap:
 		return nil
 	case port.Veth:
-		for _, key := range []string{"owner", "group", "multiQueue"} {
+		for _, key := range []string{"owner", "group", "multiQueue", "selinuxContext"} {
 			if c.object.given(key) {
 				return invalid(key, c.object[key], `there is no tap in mode "veth"`)
 			}
@@ -205,6 +215,15 @@ func (c *Config) checkMode() error {
 		return nil
 	}
 	return invalid("mode", string(c.Mode), fmt.Sprintf("want one of %q", port.Modes))
+}
+
+// checkLabel leaves it to the policy in the kernel which contexts there are.
+func (c *Config) checkLabel() error {
+	bad := func(r rune) bool { return r <= ' ' || r == 0x7f }
+	if c.object.given("selinuxContext") && (c.Label == "" || strings.ContainsFunc(c.Label, bad)) {
+		return invalid("selinuxContext", c.Label, "want a context such as system_u:system_r:container_t:s0")
+	}
+	return nil
 }
 
 func (c *Config) checkAccess() error {

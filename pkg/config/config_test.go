@@ -58,11 +58,13 @@ func TestEveryKey(t *testing.T) {
 		ID:      port.ID{ContainerID: "c1", IfName: "net1"},
 		Network: "vms", Bridge: "br0", Mode: port.HostTap, Table: port.Static,
 		Guest: mac.Addr{2, 0, 0, 0, 0, 1}, MTU: 1400, PortMTU: 1500,
-		Options: port.Options{Isolated: true, Hairpin: true, Locked: true},
+		Options: port.Options{Isolated: true, Hairpin: true, Locked: true, DAN: true},
 		Access:  tap.Access{Owner: 0, Group: tap.Anyone, MultiQueue: true},
+		Label:   "system_u:system_r:container_t:s0:c1,c2",
 	}
 	got := plan(t, `,"bridge":"br0","mode":"host-tap","macTableManager":"libvirt","fdb":"static","mac":"02:00:00:00:00:01","mtu":1400,
-		"multiQueue":true,"owner":0,"group":-1,"macspoofchk":true,"portIsolation":true,"hairpinMode":true`, bridge.Bridge{Name: "br0", MTU: 1500})
+		"multiQueue":true,"owner":0,"group":-1,"macspoofchk":true,"portIsolation":true,"hairpinMode":true,
+		"dan":true,"selinuxContext":"system_u:system_r:container_t:s0:c1,c2"`, bridge.Bridge{Name: "br0", MTU: 1500})
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -157,8 +159,12 @@ func TestBadInputIsRefusedByName(t *testing.T) {
 		{`"bridge":"br0","runtimeConfig":{"bandwidth":{"IngressRate":8000000}}`, config.ErrInvalid, []string{`"runtimeConfig.bandwidth"`, `"ingressRate" needs "ingressBurst"`}},
 		{`"bridge":"br0","vmconf":true`, config.ErrInvalid, []string{`"vmconf"`, "true", `"ipam"`}},
 		{`"bridge":"br0","vmconf":true,"mode":"host-tap"`, config.ErrInvalid, []string{`"vmconf"`, "true", `"tap"`}},
-		{`"bridge":"br0","dan":true`, config.ErrUnsupported, []string{`"dan"`, "true", "not supported yet"}},
-		{`"bridge":"br0","selinuxContext":"s0"`, config.ErrUnsupported, []string{`"selinuxContext"`, `"s0"`, "not supported yet"}},
+		{`"bridge":"br0","dan":true`, config.ErrInvalid, []string{`"dan"`, "true", `"host-tap"`}},
+		{`"bridge":"br0","mode":"veth","dan":true`, config.ErrInvalid, []string{`"dan"`, "true", `"host-tap"`}},
+		{`"bridge":"br0","dan":"yes"`, config.ErrInvalid, []string{`"dan"`, `"yes"`, "true or false"}},
+		{`"bridge":"br0","selinuxContext":""`, config.ErrInvalid, []string{`"selinuxContext"`, `""`, "system_u:"}},
+		{`"bridge":"br0","selinuxContext":"a:b:c\n"`, config.ErrInvalid, []string{`"selinuxContext"`, `"a:b:c\n"`}},
+		{`"bridge":"br0","mode":"veth","selinuxContext":"a:b:c"`, config.ErrInvalid, []string{`"selinuxContext"`, `"a:b:c"`, "no tap"}},
 	} {
 		_, err := parse(","+c.members, "")
 		if !errors.Is(err, c.kind) {
@@ -284,6 +290,17 @@ func TestPlanRefuses(t *testing.T) {
 		if !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v, want %s", c.members, err, c.says)
 		}
+	}
+}
+
+func TestDANNeedsAnIDThatIsRecorded(t *testing.T) {
+	cfg, err := parse(`,"bridge":"br0","mode":"host-tap","dan":true`, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = cfg.Plan(port.ID{ContainerID: strings.Repeat("c", 65), IfName: "net1"}, bridge.Bridge{Name: "br0", MTU: 1500})
+	if !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), `"dan"`) {
+		t.Error(err)
 	}
 }
 

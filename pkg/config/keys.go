@@ -20,7 +20,7 @@ var Keys = []Key{
 	{"mac", "string", "computed", "The guest's MAC. Later sources win: CNI_ARGS MAC, args.cni.mac, runtimeConfig.mac. Without any: a stable one from container id and interface name."},
 	{"mtu", "int, bytes", "the bridge's", "What the guest gets, 68 up to the bridge's MTU. The bridge port keeps the bridge's, so a small guest never lowers a shared bridge."},
 	{"multiQueue", "bool", "false", "Make a multi-queue tap. Must be what the VMM asks for: the kernel refuses the other kind."},
-	{"owner", "uid", "107", "Who may open the tap without CAP_NET_ADMIN. Owner and group must both match; -1 leaves one of them out."},
+	{"owner", "uid", "107", "Who may open the tap without CAP_NET_ADMIN. Owner and group must both match; -1 leaves one of them out. In mode tap an id of the pod's user namespace."},
 	{"group", "gid", "107", "See owner."},
 	{"macspoofchk", "bool", "false", "Drop frames whose source is not the guest's MAC (the port is locked). Needs libvirt with sticky or static, and Linux 5.18."},
 	{"portIsolation", "bool", "false", "No frames between this port and other isolated ones."},
@@ -32,6 +32,8 @@ var Keys = []Key{
 	{"ipam", "object", "none", "IPAM delegate. tap and host-tap: its addresses are the guest's and are only reported. veth: they are configured. dhcp in mode veth only."},
 	{"vmconf", "bool", "false", "Add to the result what firecracker-go-sdk reads: the tap, and the guest's NIC with its address. Needs mode tap, and ipam with one IPv4 address and a gateway."},
 	{"dns", "object", "the delegate's", "DNS settings for the result."},
+	{"dan", "bool", "false", "Describe the guest's NIC to Kata's runtime-rs, in /run/kata-containers/dans. Needs mode host-tap."},
+	{"selinuxContext", "string", "the plugin's own", "SELinux context that creates the tap: the kernel lets only contexts open it that the policy allows to. Needs a tap, and SELinux."},
 }
 
 func isOwn(key string) bool {
@@ -41,7 +43,6 @@ func isOwn(key string) bool {
 // laterKeys are known, but not supported yet. "Off" is what happens anyway, so
 // false passes.
 var laterKeys = []string{
-	"dan", "selinuxContext",
 	"isGateway", "isDefaultGateway", "forceAddress", "ipSpoofChk", "promote",
 }
 

@@ -34,8 +34,9 @@ func (c *Config) Plan(id port.ID, br bridge.Bridge) (port.Attachment, error) {
 		Guest:   c.MAC,
 		MTU:     c.MTU,
 		PortMTU: br.MTU,
-		Options: port.Options{Isolated: c.Isolation, Hairpin: c.Hairpin, Locked: c.MACSpoofCheck},
+		Options: port.Options{Isolated: c.Isolation, Hairpin: c.Hairpin, Locked: c.MACSpoofCheck, DAN: c.DAN},
 		Access:  tap.Access{Owner: c.Owner, Group: c.Group, MultiQueue: c.MultiQueue},
+		Label:   c.Label,
 
 		ToGuest: c.Bandwidth.ToGuest, FromGuest: c.Bandwidth.FromGuest,
 	}
@@ -58,6 +59,9 @@ func (c *Config) Plan(id port.ID, br bridge.Bridge) (port.Attachment, error) {
 	}
 	if c.Mode == port.Tap && id.TapName() == id.IfName {
 		return port.Attachment{}, fmt.Errorf("%w: CNI_IFNAME %q is the name that its own tap gets in mode %q", ErrInvalid, id.IfName, c.Mode)
+	}
+	if a.DAN && !a.KeepsID() {
+		return port.Attachment{}, invalid("dan", true, fmt.Sprintf("the id of container %s is too long to find its file again by the record on the port", id.ContainerID))
 	}
 	if len(a.Record()) > port.LongestRecord {
 		return port.Attachment{}, invalid("vlanTrunk", string(a.VLANs), fmt.Sprintf("too many ranges: the record on the port has room for %d bytes in all", port.LongestRecord))

@@ -12,6 +12,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/config"
 	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
 var (
@@ -43,6 +44,8 @@ var codes = []struct {
 	{errUnavailable, types.ErrPluginNotAvailable},
 	{errLimited, types.ErrLimitedConnectivity},
 	{bridge.ErrUnsupported, types.ErrPluginNotAvailable},
+	{tap.ErrUnsupported, types.ErrPluginNotAvailable},
+	{tap.ErrUnmapped, types.ErrInvalidNetworkConfig},
 	{config.ErrInvalid, types.ErrInvalidNetworkConfig},
 	{bridge.ErrNotFound, types.ErrInvalidNetworkConfig},
 	{bridge.ErrNotBridge, types.ErrInvalidNetworkConfig},

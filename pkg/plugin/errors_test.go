@@ -12,6 +12,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/config"
 	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
 // A code is that of the reason, however much context is around it.
@@ -28,12 +29,14 @@ func TestCodes(t *testing.T) {
 		{config.ErrDecode, 6},
 		{config.ErrInvalid, 7},
 		{bridge.ErrNotFound, 7},
+		{tap.ErrUnmapped, 7},
 		{errOwnNetNS, 8},
 		{attach.ErrTaken, 11},
 		{attach.ErrBusy, 11},
 		{unix.EBUSY, 11},
 		{unix.ENOMEM, 11},
 		{fmt.Errorf("%w: %w", errUnavailable, bridge.ErrNotFound), 50},
+		{tap.ErrUnsupported, 50},
 		{errLimited, 51},
 		{&port.Drift{}, 100},
 		{unix.EPERM, 999},

@@ -111,6 +111,9 @@ func (r *request) wanted(site *attach.Site, c *config.Config, given guestNIC) (p
 		br.MTU = then.PortMTU
 		br.VLANAware = br.VLANAware || then.VLANs != "" // that it is no more will be seen
 	}
+	if err := hostAccess(site, c); err != nil {
+		return port.Port{}, err
+	}
 	c.MAC = given.mac
 	a, err := c.Plan(r.id(), br)
 	if err != nil {
@@ -120,6 +123,9 @@ func (r *request) wanted(site *attach.Site, c *config.Config, given guestNIC) (p
 		a.VLANs = then.VLANs
 	}
 	want := a.Want()
+	if want.DAN != nil {
+		want.DAN.Addresses, want.DAN.Routes = r.guestNetwork(c.PrevResult)
+	}
 	if want.Pod != nil && given.mtu != 0 {
 		want.Pod.MTU = given.mtu
 	}

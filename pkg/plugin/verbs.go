@@ -28,6 +28,9 @@ func (r *request) add() error {
 	if err != nil {
 		return err
 	}
+	if err := possible(site, c); err != nil {
+		return err
+	}
 	a, err := c.Plan(r.id(), br)
 	if err != nil {
 		return err
@@ -53,7 +56,11 @@ func (r *request) complete(site *attach.Site, c *config.Config, a port.Attachmen
 			return err
 		}
 	}
-	if err := r.printResult(c, result); err != nil {
+	err = r.describe(a, result)
+	if err == nil {
+		err = r.printResult(c, result)
+	}
+	if err != nil {
 		return errors.Join(err, r.ipamDel())
 	}
 	return nil
@@ -143,6 +150,9 @@ func (r *request) status() error {
 	if c.Mode != port.Veth {
 		if err := wrong(doctor.Tun()); err != nil {
 			return err
+		}
+		if err := tap.CheckLabel(c.Label); err != nil {
+			return fmt.Errorf("%w: %w", errUnavailable, err)
 		}
 	}
 	br, err := findBridge(site, c)

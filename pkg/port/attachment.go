@@ -113,15 +113,17 @@ type Attachment struct {
 	VLANs   bridge.VLANs
 	Options
 	Access tap.Access // Anyone, Anyone in mode veth
+	Label  string     // SELinux context that creates the tap; not in the record: the kernel does not tell it
 
 	ToGuest, FromGuest shape.Limit
 }
 
-// Options are the port flags that a user chooses.
+// Options are what a user switches on: flags of the port, and DAN.
 type Options struct {
 	Isolated bool // portIsolation
 	Hairpin  bool // hairpinMode
 	Locked   bool // macspoofchk
+	DAN      bool // dan
 }
 
 // digestMark begins a digest, and no valid CNI name or container id.

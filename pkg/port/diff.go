@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/dan"
 	"github.com/tapbridge/tapbridge/pkg/fdb"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
 	"github.com/tapbridge/tapbridge/pkg/shape"
@@ -50,6 +51,7 @@ func Diff(want, got Port) error {
 	if got.End != nil && got.IFB != nil {
 		compare(d, "redirect from port to ifb", want.Diverted, got.Diverted)
 	}
+	d.dan(want.DAN, got.DAN)
 	if len(d.Differences) == 0 {
 		return nil
 	}
@@ -190,4 +192,25 @@ func (d *Drift) redirect(want, got *redirect.Pair) {
 	}
 	compare(d, "redirect from tap to pod interface", want.Out, got.Out)
 	compare(d, "redirect from pod interface to tap", want.In, got.In)
+}
+
+func (d *Drift) dan(want, got *dan.NIC) {
+	if !both(d, "DAN device", want, got) {
+		return
+	}
+	compare(d, "DAN device: sandbox", want.Sandbox, got.Sandbox)
+	compare(d, "DAN device: tap", want.Tap, got.Tap)
+	compare(d, "DAN device: name", want.Name, got.Name)
+	compare(d, "DAN device: MAC", want.MAC, got.MAC)
+	compare(d, "DAN device: MTU", want.MTU, got.MTU)
+	compare(d, "DAN device: addresses", strings.Join(want.Addresses, ", "), strings.Join(got.Addresses, ", "))
+	compare(d, "DAN device: routes", list(want.Routes), list(got.Routes))
+}
+
+func list[T fmt.Stringer](items []T) string {
+	words := make([]string, len(items))
+	for i, item := range items {
+		words[i] = item.String()
+	}
+	return strings.Join(words, ", ")
 }

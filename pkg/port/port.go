@@ -2,6 +2,7 @@ package port
 
 import (
 	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/dan"
 	"github.com/tapbridge/tapbridge/pkg/fdb"
 	"github.com/tapbridge/tapbridge/pkg/mac"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
@@ -37,6 +38,7 @@ type Port struct {
 	Redirect *redirect.Pair // between Pod and Tap
 	IFB      *Device        // through which the guest's frames go where they are limited
 	Diverted bool           // they do: from the port's ingress to IFB
+	DAN      *dan.NIC       // how the guest's NIC is described to Kata; addresses and routes only the caller knows
 }
 
 // Want works out the whole port from what was decided: every name, address and
@@ -62,6 +64,9 @@ func (a Attachment) Want() Port {
 	if a.FromGuest != (shape.Limit{}) {
 		p.IFB = &Device{Name: a.IFBName(), Kind: shape.Kind, MAC: a.Guest.Derived(), MTU: a.PortMTU, Up: true, Muted: true, Queue: queue(a.FromGuest), Record: a.Record()}
 		p.Diverted = true
+	}
+	if a.DAN {
+		p.DAN = &dan.NIC{Sandbox: a.ContainerID, Tap: p.Name, Name: a.IfName, MAC: a.Guest, MTU: a.MTU}
 	}
 	return p
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tapbridge/tapbridge/pkg/dan"
 	"github.com/tapbridge/tapbridge/pkg/mac"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/shape"
@@ -111,14 +112,21 @@ func devices(p port.Port) string {
 func TestDiffComparesEveryField(t *testing.T) {
 	for _, mode := range port.Modes {
 		a := attachment(mode, port.Sticky)
-		a.VLANs = "42PU 100-101"
+		a.VLANs, a.DAN = "42PU 100-101", mode == port.HostTap
 		a.ToGuest, a.FromGuest = shape.Limit{Rate: 1e6, Burst: 1e5}, shape.Limit{Rate: 2e6, Burst: 1e5}
-		want := a.Want()
+		wanted := func() port.Port {
+			p := a.Want()
+			if p.DAN != nil {
+				p.DAN.Addresses, p.DAN.Routes = []string{"10.0.0.2/24"}, []dan.Route{{Dest: "10.1.0.0/16", Gateway: "10.0.0.1"}}
+			}
+			return p
+		}
+		want := wanted()
 		if err := port.Diff(want, want); err != nil {
 			t.Errorf("mode %s: a port differs from itself: %v", mode, err)
 		}
 		for path, change := range changes(reflect.ValueOf(&want).Elem(), "Port") {
-			got := a.Want()
+			got := wanted()
 			change(reflect.ValueOf(&got).Elem())
 			if path == "Port.Name" {
 				continue // what Observe was asked for, not what it saw
@@ -196,12 +204,12 @@ func TestDiffReadsWell(t *testing.T) {
 
 func TestRecord(t *testing.T) {
 	a := attachment(port.Tap, port.Sticky)
-	a.Options = port.Options{Isolated: true, Hairpin: true, Locked: true}
+	a.Options = port.Options{Isolated: true, Hairpin: true, Locked: true, DAN: true}
 	a.Access.MultiQueue = true
 	a.VLANs = "42PU 100-110"
 	a.ToGuest, a.FromGuest = shape.Limit{Rate: 12500000, Burst: 1 << 29}, shape.Limit{Rate: 1000000, Burst: 65536}
 	want := "tapbridge/1 net=vms id=4f5c if=net1 br=br0 mac=52:54:00:12:34:56 mode=tap fdb=sticky mtu=1400/1500 tap=107:107 vlan=42PU,100-110 " +
-		"bw=12500000:536870912/1000000:65536 opt=ihlq"
+		"bw=12500000:536870912/1000000:65536 opt=ihlqd"
 	if diff := cmp.Diff(want, a.Record()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -228,7 +236,7 @@ func TestRecordFits(t *testing.T) {
 	a.IfName, a.Bridge = strings.Repeat("i", 15), strings.Repeat("b", 15)
 	a.MTU, a.PortMTU = 65521, 65521
 	a.Access = tap.Access{Owner: math.MaxUint32 - 1, Group: math.MaxUint32 - 1, MultiQueue: true}
-	a.Options = port.Options{Isolated: true, Hairpin: true, Locked: true}
+	a.Options = port.Options{Isolated: true, Hairpin: true, Locked: true, DAN: true}
 	a.ToGuest = shape.Limit{Rate: 1e12 / 8, Burst: math.MaxUint32}
 	a.FromGuest = a.ToGuest
 	for _, length := range []int{1, 63, 64, 65, 300} {

@@ -36,6 +36,11 @@ func (a Attachment) Record() string {
 	return line
 }
 
+// KeepsID reports whether the record has room for the container id as it is.
+func (a Attachment) KeepsID() bool {
+	return strings.Contains(a.Record(), " id="+a.ContainerID+" ")
+}
+
 func (a Attachment) record() string {
 	words := []string{
 		recordVersion,
@@ -82,7 +87,7 @@ type option struct {
 }
 
 func (a *Attachment) options() []option {
-	return []option{{'i', &a.Isolated}, {'h', &a.Hairpin}, {'l', &a.Locked}, {'q', &a.Access.MultiQueue}}
+	return []option{{'i', &a.Isolated}, {'h', &a.Hairpin}, {'l', &a.Locked}, {'q', &a.Access.MultiQueue}, {'d', &a.DAN}}
 }
 
 // ParseRecord reads an ifalias; ErrNoRecord when it is not a record of this

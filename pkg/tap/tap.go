@@ -37,6 +37,7 @@ type Tap struct {
 	MAC  mac.Addr
 	MTU  int // bytes
 	Access
+	Label string // SELinux context that creates it; "": our own
 }
 
 // Name is the tap's name for a pod interface. KubeVirt looks for exactly this
@@ -53,7 +54,7 @@ func Name(ifName string) string {
 // The tap becomes persistent last: whatever ends this function earlier, a kill
 // included, takes the tap with it.
 func Add(c *rtnl.Conn, t Tap, m rtnl.Mark) (int, error) {
-	queue, err := open(c, t.Name, t.MultiQueue)
+	queue, err := open(c, t)
 	if err != nil {
 		return 0, err
 	}
@@ -76,7 +77,7 @@ func Add(c *rtnl.Conn, t Tap, m rtnl.Mark) (int, error) {
 
 // open creates the tap. A tap belongs to the namespace in which /dev/net/tun is
 // opened; every later call works from anywhere.
-func open(c *rtnl.Conn, name string, multiQueue bool) (queue *os.File, err error) {
+func open(c *rtnl.Conn, t Tap) (queue *os.File, err error) {
 	err = c.Inside(func() error {
 		fd, err := unix.Open(Device, unix.O_RDWR|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -88,7 +89,12 @@ func open(c *rtnl.Conn, name string, multiQueue bool) (queue *os.File, err error
 	if err != nil {
 		return nil, err
 	}
-	if err := attach(queue, name, multiQueue); err != nil {
+	if t.Label == "" {
+		err = attach(queue, t.Name, t.MultiQueue)
+	} else {
+		err = attachAs(t.Label, queue, t.Name, t.MultiQueue)
+	}
+	if err != nil {
 		return nil, errors.Join(err, queue.Close())
 	}
 	return queue, nil
