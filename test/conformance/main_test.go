@@ -36,8 +36,11 @@ var others = []string{
 }
 
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == recorderName {
+	switch filepath.Base(os.Args[0]) {
+	case recorderName:
 		os.Exit(record())
+	case openerName:
+		os.Exit(openTap(os.Args[1], os.Args[2]))
 	}
 	os.Exit(buildAndRun(m))
 }
