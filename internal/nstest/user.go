@@ -11,14 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UserNS is a user namespace that lives as long as the test that made it. No process is in it, as when a runtime
-// calls its plugins for a new pod.
-type UserNS struct {
-	Path string // the file it is mounted on
-}
-
-// NewUser makes a user namespace with these maps, and a network namespace that belongs to it.
-func NewUser(t testing.TB, uids, gids syscall.SysProcIDMap) (*UserNS, *NS) {
+// NewUser makes a user namespace with these maps, and a network namespace that
+// belongs to it. Both live as long as the test. No process is in the user
+// namespace, as when a runtime calls its plugins for a new pod; user is the
+// file it is mounted on.
+func NewUser(t testing.TB, uids, gids syscall.SysProcIDMap) (user string, ns *NS) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		Skip(t, "a user namespace with a map needs root")
@@ -36,17 +33,17 @@ func NewUser(t testing.TB, uids, gids syscall.SysProcIDMap) (*UserNS, *NS) {
 		_ = cmd.Wait() // killed
 	}()
 	of := func(kind string) string { return fmt.Sprintf("/proc/%d/ns/%s", cmd.Process.Pid, kind) }
-	u := &UserNS{Path: filepath.Join(t.TempDir(), "userns")}
-	if err := os.WriteFile(u.Path, nil, 0o600); err != nil {
+	user = filepath.Join(t.TempDir(), "userns")
+	if err := os.WriteFile(user, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount(of("user"), u.Path, "", unix.MS_BIND, ""); err != nil {
+	if err := unix.Mount(of("user"), user, "", unix.MS_BIND, ""); err != nil {
 		t.Fatalf("mount a user namespace: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := unix.Unmount(u.Path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-			t.Errorf("unmount %q: %v", u.Path, err)
+		if err := unix.Unmount(user, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			t.Errorf("unmount %q: %v", user, err)
 		}
 	})
-	return u, mounted(t, func(path string) error { return unix.Mount(of("net"), path, "", unix.MS_BIND, "") })
+	return user, mounted(t, func(path string) error { return unix.Mount(of("net"), path, "", unix.MS_BIND, "") })
 }

@@ -56,7 +56,7 @@ type work struct {
 
 func newWork(s *Site, a port.Attachment, br bridge.Bridge) *work {
 	want := a.Want()
-	want.DAN = nil // described when the guest's addresses are known, by who knows them
+	want.DAN = nil // the caller describes the NIC when it knows the guest's addresses
 	return &work{Site: s, a: a, want: want, br: br}
 }
 

@@ -95,8 +95,9 @@ func ours(l rtnl.Link, id port.ID) bool {
 	return l.Group == id.Group() && (l.Name == id.PortName() || l.Name == id.IFBName() || l.Name == id.IfName || l.Name == id.TapName())
 }
 
-// HostAccess is who may open a tap in the pod, given by ids of the user namespace that owns the pod's network
-// namespace. Errors: those of tap.Access.In.
+// HostAccess is who may open a tap in the pod, given by ids of the user
+// namespace that owns the pod's network namespace. Errors: those of
+// tap.Access.In.
 func (s *Site) HostAccess(a tap.Access) (tap.Access, error) { return a.In(s.pod) }
 
 // InPod runs f on a thread in the pod's network namespace.

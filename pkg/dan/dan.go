@@ -1,6 +1,6 @@
-// Package dan describes a guest's NIC to Kata's runtime-rs, which attaches taps of the host's
-// namespace to its VM ("directly attachable network"): one JSON file a sandbox. The tap itself is
-// the business of packages tap and attach.
+// Package dan describes a guest's NIC to Kata's runtime-rs, which attaches taps
+// of the host's namespace to its VM ("directly attachable network"): one JSON
+// file a sandbox. The tap itself is the business of packages tap and attach.
 package dan
 
 import (
@@ -15,14 +15,15 @@ import (
 // Folder holds one file a sandbox, named after it.
 type Folder string
 
-// Kata is where runtime-rs looks by default (runtime.dan_conf of its configuration).
+// Kata is where runtime-rs looks by default (runtime.dan_conf of its
+// configuration).
 const Kata Folder = "/run/kata-containers/dans"
 
 // ErrFile says that a sandbox's file is not one that a NIC can be added to.
 var ErrFile = errors.New("the file of the sandbox is in the way")
 
-// NIC is one device of a sandbox's file. Sandbox and Tap identify it: no two attachments have a tap
-// of one name.
+// NIC is one device of a sandbox's file. Sandbox and Tap identify it: no two
+// attachments have a tap of one name.
 type NIC struct {
 	Sandbox   string // the container id
 	Tap       string // as it is called in the host's namespace
@@ -58,9 +59,9 @@ func (r Route) String() string {
 	return text
 }
 
-// Write puts the NIC into its sandbox's file, in place of an earlier description of it. Devices that
-// others have put there stay. Errors: ErrFile, unix.EAGAIN when the folder is locked for too long, and
-// what the kernel says.
+// Write puts the NIC into its sandbox's file, in place of an earlier
+// description of it. Devices that others have put there stay. Errors: ErrFile,
+// unix.EAGAIN when the folder is locked for too long, and what the kernel says.
 func (f Folder) Write(n NIC) error {
 	dir, err := f.prepare()
 	if err != nil {
@@ -99,9 +100,10 @@ func (f Folder) Read(sandbox, tap string) (*NIC, error) {
 	return devices.find(sandbox, tap), nil
 }
 
-// Remove takes the NIC of a tap out of its sandbox's file, and the file away when nothing else was in
-// it. What is missing, or has never been ours, is success. Errors: ErrFile when the file speaks of the
-// tap but cannot be understood, unix.EAGAIN as with Write.
+// Remove takes the NIC of a tap out of its sandbox's file, and the file away
+// when nothing else was in it. What is missing, or has never been ours, is
+// success. Errors: ErrFile when the file speaks of the tap but cannot be
+// understood, unix.EAGAIN as with Write.
 func (f Folder) Remove(sandbox, tap string) error {
 	dir, err := f.open()
 	if err != nil {
@@ -128,7 +130,8 @@ func (f Folder) Remove(sandbox, tap string) error {
 	return dir.replace(sandbox, devices.text())
 }
 
-// missing makes success of what is not there, or is nothing that we could have written.
+// missing makes success of what is not there, or is nothing that we could have
+// written.
 func missing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errStranger) {
 		return nil

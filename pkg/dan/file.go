@@ -8,14 +8,16 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/mac"
 )
 
-// file is what a sandbox's file says. Keys and devices of others are carried as they are.
+// file is what a sandbox's file says. Keys and devices of others are carried as
+// they are.
 type file struct {
 	keys    map[string]json.RawMessage // without devices
 	devices []json.RawMessage
 }
 
-// The structs are those that runtime-rs reads with serde (crates/resource/src/network/dan.rs):
-// DanDevice, Device::HostTap, NetworkInfo, Interface, Route, ARPNeighbor. Lists must not be null.
+// The structs are those that runtime-rs reads with serde
+// (crates/resource/src/network/dan.rs): DanDevice, Device::HostTap,
+// NetworkInfo, Interface, Route, ARPNeighbor. Lists must not be null.
 type device struct {
 	Name        string      `json:"name"`
 	GuestMAC    string      `json:"guest_mac"`
@@ -23,8 +25,8 @@ type device struct {
 	NetworkInfo networkInfo `json:"network_info"`
 }
 
-// hostTap leaves the number of queues and of their entries to the runtime's own configuration, by 0:
-// nobody tells a CNI plugin what stands there.
+// hostTap leaves the number of queues and of their entries to the runtime's own
+// configuration, by 0: nobody tells a CNI plugin what stands there.
 type hostTap struct {
 	Type      string `json:"type"`
 	TapName   string `json:"tap_name"`
@@ -54,7 +56,8 @@ type route struct {
 	MTU     int    `json:"mtu"`
 }
 
-// kind is the only one of runtime-rs' device types that a tap of the host can be.
+// kind is the only one of runtime-rs' device types that a tap of the host can
+// be.
 const kind = "host-tap"
 
 // parse reads a file; one that is not there yet has no content.
@@ -89,8 +92,8 @@ func (f *file) text() []byte {
 
 func (f *file) count() int { return len(f.devices) }
 
-// label is the part of a device that tells which it is; of a device of another type, or that is no
-// device at all, what there is of it.
+// label is the part of a device that tells which it is; of a device of another
+// type, or that is no device at all, what there is of it.
 type label struct {
 	Name   string
 	Device struct {
@@ -106,7 +109,8 @@ func labelOf(raw json.RawMessage) (l label) {
 
 func (l label) of(tap string) bool { return l.Device.Type == kind && l.Device.TapName == tap }
 
-// put refuses where the runtime would not find the tap, or would give two NICs of one name to the guest.
+// put refuses where the runtime would not find the tap, or would give two NICs
+// of one name to the guest.
 func (f *file) put(n NIC) error {
 	f.drop(n.Tap)
 	if netns := string(f.keys["netns"]); netns != "null" && netns != `""` && netns != "" {

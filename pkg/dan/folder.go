@@ -19,13 +19,16 @@ const (
 	lockPause = 5 * time.Millisecond
 )
 
-// errStranger says that what bears the file's name is not a file that we could have written.
+// errStranger says that what bears the file's name is not a file that we could
+// have written.
 var errStranger = errors.New("it is not a regular file")
 
-// folder is an open Folder. The lock on it goes when it is closed, or with the process.
+// folder is an open Folder. The lock on it goes when it is closed, or with the
+// process.
 type folder struct{ *os.File }
 
-// prepare opens and locks the folder, and makes it if it is missing: Kata leaves that to whoever writes into it.
+// prepare opens and locks the folder, and makes it if it is missing: Kata
+// leaves that to whoever writes into it.
 func (f Folder) prepare() (folder, error) {
 	if err := os.MkdirAll(string(f), 0o755); err != nil {
 		return folder{}, err
@@ -40,7 +43,8 @@ func (f Folder) prepare() (folder, error) {
 	return dir, nil
 }
 
-// open follows no symbolic link: whoever can make one there must not choose what root writes.
+// open follows no symbolic link: whoever can make one there must not choose
+// what root writes.
 func (f Folder) open() (folder, error) {
 	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}
 	fd, err := unix.Openat2(unix.AT_FDCWD, string(f), &how)
@@ -53,8 +57,8 @@ func (f Folder) open() (folder, error) {
 	return folder{os.NewFile(uintptr(fd), string(f))}, nil
 }
 
-// lock keeps two ADDs for one sandbox from losing one another's device. unix.EAGAIN when another
-// holds it for too long.
+// lock keeps two ADDs for one sandbox from losing one another's device.
+// unix.EAGAIN when another holds it for too long.
 func (d folder) lock() error {
 	for deadline := time.Now().Add(lockWait); ; time.Sleep(lockPause) {
 		err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
@@ -70,12 +74,14 @@ func (d folder) lock() error {
 
 func name(sandbox string) string { return sandbox + ".json" }
 
-// draft is the name of a file that is being written: there is one writer at a time.
+// draft is the name of a file that is being written: there is one writer at a
+// time.
 func draft(sandbox string) string { return "." + sandbox + ".tapbridge" }
 
 func (d folder) path(sandbox string) string { return filepath.Join(d.Name(), name(sandbox)) }
 
-// read is fs.ErrNotExist when there is no file, errStranger when it is something else.
+// read is fs.ErrNotExist when there is no file, errStranger when it is
+// something else.
 func (d folder) read(sandbox string) ([]byte, error) {
 	fd, err := unix.Openat(int(d.Fd()), name(sandbox), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	switch {
@@ -95,7 +101,8 @@ func (d folder) read(sandbox string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, largestFile))
 }
 
-// replace puts a whole new file in the old one's place: whoever reads meets either.
+// replace puts a whole new file in the old one's place: whoever reads meets
+// either.
 func (d folder) replace(sandbox string, content []byte) error {
 	err := d.tidy(sandbox)
 	if err == nil {

@@ -22,8 +22,9 @@ func possible(site *attach.Site, c *config.Config) error {
 	return hostAccess(site, c)
 }
 
-// hostAccess replaces owner and group, where they are ids of the pod, by what they are on the host: that is what
-// the kernel tells of a tap, and what the record on the port says. In mode host-tap the VMM is on the host.
+// hostAccess replaces owner and group, where they are ids of the pod, by what
+// they are on the host: that is what the kernel tells of a tap, and what the
+// record on the port says. In mode host-tap the VMM is on the host.
 func hostAccess(site *attach.Site, c *config.Config) error {
 	if c.Mode != port.Tap {
 		return nil
@@ -43,8 +44,9 @@ func (r *request) describe(a port.Attachment, result *types100.Result) error {
 	return dan.Kata.Write(*nic)
 }
 
-// guestNetwork is what a result says about the guest's NIC. A result's routes are those of all its interfaces: the
-// guest's lead to a gateway that it can reach.
+// guestNetwork is what a result says about the guest's NIC. A result's routes
+// are those of all its interfaces: the guest's lead to a gateway that it can
+// reach.
 func (r *request) guestNetwork(result *types100.Result) (addresses []string, routes []dan.Route) {
 	own := r.ownIPs(result)
 	for _, i := range own {
@@ -58,8 +60,8 @@ func (r *request) guestNetwork(result *types100.Result) (addresses []string, rou
 	return addresses, routes
 }
 
-// gatewayOf is the route's own gateway, or that of the address it goes with (CNI: "gw" of a route defaults to the
-// interface's); nil when neither has one.
+// gatewayOf is the route's own gateway, or that of the address it goes with
+// (CNI: "gw" of a route defaults to the interface's); nil when neither has one.
 func gatewayOf(route *types.Route, own []*types100.IPConfig) (gateway net.IP, reachable bool) {
 	near := slices.IndexFunc(own, func(i *types100.IPConfig) bool {
 		if route.GW != nil {
@@ -76,7 +78,8 @@ func gatewayOf(route *types.Route, own []*types100.IPConfig) (gateway net.IP, re
 	return own[near].Gateway, true
 }
 
-// guestRoute leaves the destination of a default route out, as runtime-rs does in its own.
+// guestRoute leaves the destination of a default route out, as runtime-rs does
+// in its own.
 func guestRoute(route *types.Route, gateway net.IP) dan.Route {
 	r := dan.Route{Dest: route.Dst.String(), MTU: route.MTU}
 	if gateway != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/config"
 	"github.com/tapbridge/tapbridge/pkg/doctor"
 	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
 // add makes the attachment and prints the result. What was made does not outlive

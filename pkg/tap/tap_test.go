@@ -134,7 +134,8 @@ func TestNoSELinux(t *testing.T) {
 }
 
 // On a kernel with SELinux the process that creates taps bears the label, and no
-// later one does. Without a policy the kernel knows its initial contexts only.
+// later one does. Without a policy the kernel knows its initial contexts only,
+// and takes every other for that of the kernel.
 func TestSELinux(t *testing.T) {
 	const label = "unlabeled"
 	if CheckLabel(label) != nil {
@@ -160,8 +161,5 @@ func TestSELinux(t *testing.T) {
 	ns := nstest.New(t)
 	if _, err := Add(conn(t, ns), Tap{Name: "tap1", MTU: 1500, MAC: mac.Addr{2}, Label: label}, rtnl.Mark{}); err != nil {
 		t.Error(err)
-	}
-	if _, err := Add(conn(t, ns), Tap{Name: "tap2", MTU: 1500, MAC: mac.Addr{2}, Label: "no:such:context"}, rtnl.Mark{}); !errors.Is(err, unix.EINVAL) {
-		t.Errorf("a context that does not exist: %v, want EINVAL", err)
 	}
 }

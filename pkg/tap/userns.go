@@ -19,9 +19,10 @@ var (
 	ErrUnsupported = errors.New("the kernel does not support it")
 )
 
-// In takes owner and group for ids of the user namespace that owns the network namespace of c, and
-// returns what they are in our own: the one in which the kernel takes and tells them (TUNSETOWNER,
-// tun_fill_info). Errors: ErrUnmapped, ErrUnsupported before Linux 6.3.
+// In takes owner and group for ids of the user namespace that owns the network
+// namespace of c, and returns what they are in our own: the one in which the
+// kernel takes and tells them (TUNSETOWNER, tun_fill_info). Errors:
+// ErrUnmapped, ErrUnsupported before Linux 6.3.
 func (a Access) In(c *rtnl.Conn) (Access, error) {
 	owner, err := ownerOf(c)
 	if err != nil || owner == nil {
@@ -37,7 +38,8 @@ func (a Access) In(c *rtnl.Conn) (Access, error) {
 	return a, nil
 }
 
-// ownerOf is the user namespace that owns the network namespace; nil when that is our own.
+// ownerOf is the user namespace that owns the network namespace; nil when that
+// is our own.
 func ownerOf(c *rtnl.Conn) (*os.File, error) {
 	if c.FD() < 0 {
 		return nil, nil
@@ -58,10 +60,12 @@ func ownerOf(c *rtnl.Conn) (*os.File, error) {
 	return owner, nil
 }
 
-// translate asks the kernel by way of a file system that nobody else sees: its root belongs to the id,
-// and is looked at through a mount that is mapped by the user namespace. A namespace's map can be read
-// in /proc of its processes only, and when a runtime calls its plugins there is often none in it yet.
-// kind is the mount option that sets the id.
+// translate asks the kernel by way of a file system that nobody else sees: its
+// root belongs to the id, and is looked at through a mount that is mapped by
+// the user namespace. A namespace's map can be read in /proc of its processes
+// only, and often none is in it when a runtime calls its plugins (containerd's
+// UnshareAfterEnterUserns kills the one that made it). kind is the mount option
+// that sets the id.
 func translate(id int64, kind string, ns *os.File) (int64, error) {
 	if id == Anyone {
 		return id, nil
@@ -108,7 +112,8 @@ func mountedAs(id int64, kind string, ns *os.File) (int64, error) {
 	return int64(st.Uid), nil
 }
 
-// overflow is the id that stands for all those without one (user_namespaces(7)).
+// overflow is the id that stands for all those without one
+// (user_namespaces(7)).
 func overflow(kind string) (int64, error) {
 	text, err := os.ReadFile("/proc/sys/kernel/overflow" + kind)
 	if err != nil {

@@ -85,7 +85,7 @@ func TestOwnerInAUserNamespace(t *testing.T) {
 		}
 		return err == nil
 	}
-	inside := "--user=" + user.Path
+	inside := "--user=" + user
 	for _, c := range []struct {
 		ids  []string
 		want bool

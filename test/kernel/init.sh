@@ -7,6 +7,7 @@ export PATH=/usr/sbin:/bin TAPBRIDGE_TEST_REQUIRE=all TAPBRIDGE_TEST_NIC=eth0
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
+mount -t selinuxfs selinux /sys/fs/selinux
 mount -t tmpfs run /run
 mount -t tmpfs tmp /tmp
 for module in /modules/*.ko; do insmod "$module"; done

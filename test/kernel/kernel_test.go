@@ -29,6 +29,7 @@ type suite struct {
 var suites = []suite{
 	{"pkg/attach", "VLAN|TestApplyThenRemoveLeavesNothing|TestEveryStepFails|TestGolden"},
 	{"cmd/tapbridge", "VLAN"},
+	{"pkg/tap", "TestSELinux"},
 }
 
 // modules are what the tests need of a kernel in which everything is one; insmod does not load them on demand.

@@ -23,8 +23,8 @@ import (
 const patience = 9 * time.Minute
 
 // cmdline makes a warning of the kernel a panic, and a panic the end of the guest. Watchdogs would mistake a busy host for a kernel
-// that hangs. The rest is for speed, as in package guest.
-const cmdline = "console=ttyS0 loglevel=5 panic=-1 oops=panic panic_on_warn=1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1" +
+// that hangs. SELinux without a policy permits everything, but gives every task a context. The rest is for speed, as in package guest.
+const cmdline = "console=ttyS0 loglevel=5 panic=-1 oops=panic panic_on_warn=1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 security=selinux selinux=1" +
 	" tsc=reliable lpj=4000000 mitigations=off nokaslr"
 
 // machine is a guest that runs.
