@@ -39,10 +39,14 @@ func (a Access) In(c *rtnl.Conn) (Access, error) {
 }
 
 // ownerOf is the user namespace that owns the network namespace; nil when that
-// is our own.
+// is our own, or when the kernel has no others.
 func ownerOf(c *rtnl.Conn) (*os.File, error) {
-	if c.FD() < 0 {
+	ours, err := os.Stat("/proc/self/ns/user")
+	if c.FD() < 0 || errors.Is(err, os.ErrNotExist) {
 		return nil, nil
+	}
+	if err != nil {
+		return nil, err
 	}
 	fd, err := unix.IoctlRetInt(c.FD(), unix.NS_GET_USERNS)
 	if err != nil {
@@ -50,10 +54,6 @@ func ownerOf(c *rtnl.Conn) (*os.File, error) {
 	}
 	owner := os.NewFile(uintptr(fd), "user namespace")
 	theirs, err := owner.Stat()
-	if err != nil {
-		return nil, errors.Join(err, owner.Close())
-	}
-	ours, err := os.Stat("/proc/self/ns/user")
 	if err != nil || os.SameFile(ours, theirs) {
 		return nil, errors.Join(err, owner.Close())
 	}
