@@ -298,7 +298,7 @@ func TestDANNeedsAnIDThatIsRecorded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = cfg.Plan(port.ID{ContainerID: strings.Repeat("c", 65), IfName: "net1"}, bridge.Bridge{Name: "br0", MTU: 1500})
+	_, err = cfg.Plan(port.ID{ContainerID: strings.Repeat("c", 300), IfName: "net1"}, bridge.Bridge{Name: "br0", MTU: 1500})
 	if !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), `"dan"`) {
 		t.Error(err)
 	}
