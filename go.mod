@@ -9,6 +9,7 @@ require (
 	github.com/vishvananda/netlink v1.3.1
 	github.com/vishvananda/netns v0.0.5
 	golang.org/x/sys v0.49.0
+	sigs.k8s.io/knftables v0.0.18
 )
 
 require (
@@ -17,5 +18,4 @@ require (
 	github.com/safchain/ethtool v0.6.2 // indirect
 	go.opentelemetry.io/otel v1.29.0 // indirect
 	go.opentelemetry.io/otel/trace v1.29.0 // indirect
-	sigs.k8s.io/knftables v0.0.18 // indirect
 )

@@ -20,7 +20,7 @@ const module = "github.com/tapbridge/tapbridge/"
 var floors = [][]string{
 	{"pkg/mac"},
 	{"internal/rtnl"},
-	{"pkg/tap", "pkg/bridge", "pkg/fdb", "pkg/redirect", "pkg/shape", "pkg/dan"},
+	{"pkg/tap", "pkg/bridge", "pkg/fdb", "pkg/redirect", "pkg/shape", "pkg/dan", "pkg/gateway"},
 	{"pkg/port"},
 	{"pkg/config", "pkg/attach"},
 	{"pkg/doctor"},

@@ -144,15 +144,23 @@ func (c *Conn) DeleteGroup(group uint32) error {
 	return c.Change(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), inGroup(group))
 }
 
-// Addresses lists the IP addresses of one device.
-func (c *Conn) Addresses(index int) ([]string, error) {
-	var list []netlink.Addr
-	err := untilConsistent(func() (err error) {
+// AddressesOf lists the IP addresses of one device.
+func (c *Conn) AddressesOf(index int) (list []netlink.Addr, err error) {
+	err = untilConsistent(func() (err error) {
 		list, err = c.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, netlink.FAMILY_ALL)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list the addresses of link %d: %w", index, err)
+	}
+	return list, nil
+}
+
+// Addresses are those of AddressesOf as text.
+func (c *Conn) Addresses(index int) ([]string, error) {
+	list, err := c.AddressesOf(index)
+	if err != nil {
+		return nil, err
 	}
 	texts := make([]string, len(list))
 	for i, a := range list {

@@ -1,0 +1,165 @@
+package gateway
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/tapbridge/tapbridge/internal/rtnl"
+)
+
+// The sysctls are those of the thread's network namespace, the bridge's.
+const (
+	ipv4     = "/proc/sys/net/ipv4/"
+	ipv6     = "/proc/sys/net/ipv6/"
+	forward4 = ipv4 + "ip_forward"
+	forward6 = ipv6 + "conf/all/forwarding"
+)
+
+func isIPv6(p netip.Prefix) bool { return p.Addr().Is6() }
+
+// unmute lets a bridge that was made without IPv6 have addresses of it. It must
+// not listen to routers: any guest could claim to be one.
+func unmute(d Device, want []netip.Prefix) (Undo, error) {
+	if !slices.ContainsFunc(want, isIPv6) {
+		return nil, nil
+	}
+	conf := ipv6 + "conf/" + d.Name + "/"
+	muted, err := read(conf + "disable_ipv6")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: bridge %q cannot have %s: this kernel has no IPv6", ErrAddress, d.Name, want[0])
+	}
+	if err != nil || muted == "0" {
+		return nil, err
+	}
+	return run(
+		func() (Undo, error) { return set(conf+"accept_ra", "0") },
+		func() (Undo, error) { return set(conf+"disable_ipv6", "0") })
+}
+
+// Forwards reports whether the node forwards packets of every family of the
+// wanted addresses; if not, which sysctl says so.
+func Forwards(w Wish) (sysctl string, err error) {
+	for _, file := range w.switches() {
+		if value, err := read(file); err != nil || value != "1" {
+			return file, err
+		}
+	}
+	return "", nil
+}
+
+// switches are the sysctls that must be on.
+func (w Wish) switches() (files []string) {
+	if !w.Assign {
+		return nil
+	}
+	if slices.ContainsFunc(w.Addresses, func(p netip.Prefix) bool { return !isIPv6(p) }) {
+		files = append(files, forward4)
+	}
+	if slices.ContainsFunc(w.Addresses, isIPv6) {
+		files = append(files, forward6)
+	}
+	return files
+}
+
+// Forward lets the node forward, family by family. ErrAddress where that would
+// cost the node a route of its own.
+func Forward(c *rtnl.Conn, w Wish) (done Undo, err error) {
+	for _, file := range w.switches() {
+		undo, err := turnOn(c, file)
+		if err != nil {
+			return nil, errors.Join(err, done.Run())
+		}
+		done = append(done, undo...)
+	}
+	return done, nil
+}
+
+// turnOn remembers what else the kernel changes with the switch: forwarding of
+// every device, and that redirects are accepted (net/ipv4/devinet.c,
+// inet_forward_change; net/ipv6/addrconf.c, addrconf_fixup_forwarding).
+func turnOn(c *rtnl.Conn, file string) (Undo, error) {
+	if value, err := read(file); err != nil || value == "1" {
+		return nil, err
+	}
+	root := ipv4
+	if file == forward6 {
+		root = ipv6
+		if err := keepsRoutes(c); err != nil {
+			return nil, err
+		}
+	}
+	var before Undo
+	for _, pattern := range []string{"conf/*/forwarding", "conf/all/accept_redirects"} {
+		files, _ := filepath.Glob(root + pattern) // the pattern is well-formed
+		for _, f := range files {
+			was, err := read(f)
+			if err != nil {
+				return nil, err
+			}
+			before = append(before, func() error { return restore(f, was) })
+		}
+	}
+	undo, err := set(file, "1")
+	return append(before, undo...), err
+}
+
+// keepsRoutes refuses to turn IPv6 forwarding on while a default route depends on
+// router advertisements: the kernel drops those with the switch
+// (net/ipv6/route.c, rt6_purge_dflt_routers).
+func keepsRoutes(c *rtnl.Conn) error {
+	routes, err := c.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Protocol: unix.RTPROT_RA}, netlink.RT_FILTER_PROTOCOL)
+	if err != nil {
+		return fmt.Errorf("list IPv6 routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Dst != nil && !r.Dst.IP.IsUnspecified() {
+			continue
+		}
+		l, err := c.LinkAt(r.LinkIndex)
+		if err != nil {
+			return err
+		}
+		if accept, err := read(ipv6 + "conf/" + l.Name + "/accept_ra"); err != nil || accept != "2" {
+			return errors.Join(err, fmt.Errorf("%w: IPv6 forwarding would cost the node its default route, which it has from router advertisements on %q: "+
+				"sysctl -w net/ipv6/conf/%s/accept_ra=2", ErrAddress, l.Name, l.Name))
+		}
+	}
+	return nil
+}
+
+func read(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	return string(bytes.TrimSpace(b)), err
+}
+
+func set(file, value string) (Undo, error) {
+	was, err := read(file)
+	if err != nil || was == value {
+		return nil, err
+	}
+	if err := os.WriteFile(file, []byte(value), 0); err != nil {
+		return nil, err
+	}
+	return Undo{func() error { return restore(file, was) }}, nil
+}
+
+// restore does without a device that is gone.
+func restore(file, was string) error {
+	now, err := read(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || now == was {
+		return err
+	}
+	return os.WriteFile(file, []byte(was), 0)
+}
