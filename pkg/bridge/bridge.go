@@ -17,6 +17,10 @@ import (
 // Kind is what the kernel calls the link kind of bridges.
 const Kind = "bridge"
 
+// madeByUs is the alias of a bridge that Create made: its addresses are ours to
+// change. It is not the record of an attachment, and cannot be read as one.
+const madeByUs = "tapbridge-bridge/1"
+
 // DefaultPVID is that of a new bridge.
 const DefaultPVID = 1
 
@@ -37,6 +41,7 @@ type Bridge struct {
 	MAC   mac.Addr
 	MTU   int // bytes
 	Up    bool
+	Made  bool // by Create, now or earlier
 
 	VLANAware   bool   // vlan_filtering is on
 	DefaultPVID uint16 // the VLAN that a new port is put into; 0: none
@@ -60,7 +65,7 @@ func Find(c *rtnl.Conn, name string) (Bridge, error) {
 func Of(l rtnl.Link) Bridge {
 	filtering, _ := l.Data.Uint8(nl.IFLA_BR_VLAN_FILTERING)
 	pvid, _ := l.Data.Uint16(nl.IFLA_BR_VLAN_DEFAULT_PVID)
-	return Bridge{Name: l.Name, Index: l.Index, MAC: l.MAC(), MTU: l.MTU, Up: l.Up(), VLANAware: filtering == 1, DefaultPVID: pvid}
+	return Bridge{Name: l.Name, Index: l.Index, MAC: l.MAC(), MTU: l.MTU, Up: l.Up(), Made: l.Alias == madeByUs, VLANAware: filtering == 1, DefaultPVID: pvid}
 }
 
 // Create makes the bridge that want describes but for its MAC, which is random.
@@ -69,7 +74,7 @@ func Of(l rtnl.Link) Bridge {
 // forward delay). Its own stack is muted, so that the node does not appear on the
 // guests' network uninvited.
 func Create(c *rtnl.Conn, want Bridge) (Bridge, error) {
-	want.MAC = random()
+	want.MAC, want.Made = random(), true
 	if err := add(c, want); err != nil {
 		return Bridge{}, fmt.Errorf("create bridge %q: %w", want.Name, err)
 	}
@@ -107,7 +112,7 @@ func raise(c *rtnl.Conn, b Bridge) error {
 	if err := c.Mute(b.Name); err != nil {
 		return fmt.Errorf("turn IPv6 off: %w", err)
 	}
-	if err := b.setMTU(c); err != nil {
+	if err := b.setMTU(c, nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(madeByUs))); err != nil {
 		return err
 	}
 	return c.SetUp(b.Index)
@@ -153,8 +158,8 @@ func (b Bridge) KeepMTU(c *rtnl.Conn) error {
 	return b.setMTU(c)
 }
 
-func (b Bridge) setMTU(c *rtnl.Conn) error {
-	if err := c.SetLink(b.Index, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(b.MTU)))); err != nil {
+func (b Bridge) setMTU(c *rtnl.Conn, more ...nl.NetlinkRequestData) error {
+	if err := c.SetLink(b.Index, append(more, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(b.MTU))))...); err != nil {
 		return fmt.Errorf("set MTU %d of bridge %q: %w", b.MTU, b.Name, err)
 	}
 	return nil
