@@ -64,5 +64,5 @@ func (s *Site) RemoveOthers(network string, valid []port.ID) error {
 			err = errors.Join(err, fmt.Errorf("container %s, interface %q: %w", a.ContainerID, a.IfName, e))
 		}
 	}
-	return err
+	return errors.Join(err, s.unmasqueradeOthers(network, valid))
 }

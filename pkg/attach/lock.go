@@ -23,6 +23,14 @@ const (
 // address. The kernel drops it with the process, however that ends. ErrBusy when
 // it cannot be had within lockWait.
 func lock(bridge string) (unlock func() error, err error) {
+	f, err := openLocked(bridge)
+	if err != nil {
+		return nil, err
+	}
+	return f.Close, nil
+}
+
+func openLocked(bridge string) (*os.File, error) {
 	f, err := os.OpenFile(lockFile, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock bridge %q: %w", bridge, err)
@@ -34,7 +42,7 @@ func lock(bridge string) (unlock func() error, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock bridge %q: %w", bridge, err), f.Close())
 	}
-	return f.Close, nil
+	return f, nil
 }
 
 // offset is the bridge's byte. Bridges of one name in two namespaces have

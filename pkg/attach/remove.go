@@ -17,11 +17,18 @@ import (
 // does not keep the others. Errors: ErrBusy, when the bridge has an MTU to be kept
 // and is locked too long; those of dan.Folder.Remove.
 func (s *Site) Remove(id port.ID) error {
-	return errors.Join(dan.Kata.Remove(id.ContainerID, id.PortName()), s.removeDevices(id))
+	end, there, err := find(s.host, id.PortName())
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		dan.Kata.Remove(id.ContainerID, id.PortName()),
+		s.unmasquerade(id, end, there),
+		s.removeDevices(id, end, there))
 }
 
-func (s *Site) removeDevices(id port.ID) error {
-	br, err := s.bridgeOf(id)
+func (s *Site) removeDevices(id port.ID, end rtnl.Link, there bool) error {
+	br, err := s.bridgeOf(end, there)
 	if err != nil {
 		return err
 	}
@@ -37,10 +44,9 @@ func (s *Site) removeDevices(id port.ID) error {
 
 // bridgeOf is the bridge that the attachment's port is on; the zero Link when
 // there is none.
-func (s *Site) bridgeOf(id port.ID) (rtnl.Link, error) {
-	end, there, err := find(s.host, id.PortName())
-	if err != nil || !there {
-		return rtnl.Link{}, err
+func (s *Site) bridgeOf(end rtnl.Link, there bool) (rtnl.Link, error) {
+	if !there {
+		return rtnl.Link{}, nil
 	}
 	return s.master(end)
 }

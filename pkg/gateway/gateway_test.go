@@ -237,7 +237,7 @@ func TestMasquerade(t *testing.T) {
 		}
 		return err
 	})
-	n.must(func() error { return Unmasquerade(Owner{ContainerID: mine.ContainerID, IfName: mine.IfName}) })
+	n.must(func() error { return Unmasquerade(Owner{Port: mine.Port, IfName: mine.IfName}) })
 	if got := n.ruleset(); got != one {
 		t.Errorf("ruleset is %s, want %s", got, one)
 	}

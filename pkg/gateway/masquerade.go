@@ -16,11 +16,11 @@ import (
 
 // Owner is whose rules they are. All rules of the node, those of the reference
 // plugins as well, are in one chain, each with its owner in a comment.
-type Owner struct{ Network, ContainerID, IfName string }
+type Owner struct{ Network, Port, IfName string }
 
 // instance is how a comment names the attachment, whatever its network.
 func (o Owner) instance() string {
-	return utils.MustFormatHashWithPrefix(16, "", o.IfName+":"+o.ContainerID)
+	return utils.MustFormatHashWithPrefix(16, "", o.IfName+":"+o.Port)
 }
 
 // tag keeps the rules of a network of ours apart from those of another plugin's
@@ -58,7 +58,7 @@ func Masquerade(o Owner, guests []netip.Prefix) error {
 	for i, g := range guests {
 		list[i] = &net.IPNet{IP: g.Addr().AsSlice(), Mask: net.CIDRMask(g.Bits(), g.Addr().BitLen())}
 	}
-	if err := ip.SetupIPMasqForNetworks(&nftables, list, o.tag(), o.IfName, o.ContainerID); err != nil {
+	if err := ip.SetupIPMasqForNetworks(&nftables, list, o.tag(), o.IfName, o.Port); err != nil {
 		return fmt.Errorf("masquerade: %w", err)
 	}
 	return nil

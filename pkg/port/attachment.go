@@ -112,8 +112,9 @@ type Attachment struct {
 	PortMTU int // of the bridge port: the bridge's when it joined, in bytes
 	VLANs   bridge.VLANs
 	Options
-	Access tap.Access // Anyone, Anyone in mode veth
-	Label  string     // SELinux context that creates the tap; not in the record: the kernel does not tell it
+	Access     tap.Access // Anyone, Anyone in mode veth
+	Label      string     // SELinux context that creates the tap; not in the record: the kernel does not tell it
+	Masquerade bool       // the node has rules for the guest's addresses, which go with the port
 
 	ToGuest, FromGuest shape.Limit
 }

@@ -1,0 +1,162 @@
+package attach
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/gateway"
+	"github.com/tapbridge/tapbridge/pkg/port"
+)
+
+// gatewayLock is for what the attachments of all bridges share: the sysctls and
+// the table of masquerade rules. No bridge can have that name.
+const gatewayLock = "/gateway"
+
+// lockWithChildren is a lock that nft inherits: when we are killed, it lasts until
+// an nft that we have started has done its work, so that a DEL cannot look for
+// rules before they are there.
+func lockWithChildren(name string) (*os.File, error) {
+	f, err := openLocked(name)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFD, 0); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %q: %w", name, err), f.Close())
+	}
+	return f, nil
+}
+
+// MayServe refuses what Serve could not do, as far as that can be told before the
+// guest has its address. Errors: gateway.ErrUnsupported, gateway.ErrAddress.
+func (s *Site) MayServe(br bridge.Bridge, assign, masquerade bool) error {
+	if masquerade {
+		if err := gateway.Masquerading(); err != nil {
+			return err
+		}
+	}
+	if br.Index == 0 || br.Made && assign {
+		return nil
+	}
+	has, err := gateway.Has(s.host, deviceOf(br))
+	if err != nil || has {
+		return err
+	}
+	return fmt.Errorf("%w: bridge %q has no address, and is given none (it was not made by tapbridge, or isGateway is not set): ip addr add GATEWAY/PREFIX dev %s",
+		gateway.ErrAddress, br.Name, br.Name)
+}
+
+// Serve makes the node the gateway of a standing attachment and calls then. If
+// that or anything before it fails, all is taken back. Errors: ErrBusy,
+// gateway.ErrAddress, and what the kernel and nft say.
+func (s *Site) Serve(a port.Attachment, w gateway.Wish, then func() error) error {
+	held, err := lockWithChildren(gatewayLock)
+	if err != nil {
+		return err
+	}
+	defer held.Close()
+	br, err := bridge.Find(s.host, a.Bridge)
+	if err != nil {
+		return err
+	}
+	return run(s.serving(a, br, w, then))
+}
+
+// serving are the steps; forwarding, which concerns the whole node, is the last.
+func (s *Site) serving(a port.Attachment, br bridge.Bridge, w gateway.Wish, then func() error) []step {
+	var addresses, forwarding gateway.Undo
+	steps := []step{{
+		"give the bridge the gateway's address",
+		func() (err error) { addresses, err = gateway.Assign(s.host, deviceOf(br), w); return err },
+		func() error { return addresses.Run() },
+	}}
+	if len(w.Masquerade) > 0 {
+		steps = append(steps, step{
+			"masquerade",
+			func() error { return gateway.Masquerade(owner(a), w.Masquerade) },
+			func() error { return gateway.Unmasquerade(owner(a)) },
+		})
+	}
+	return append(steps, step{
+		"let the node forward",
+		func() (err error) { forwarding, err = gateway.Forward(s.host, w); return err },
+		func() error { return forwarding.Run() },
+	}, step{name: "finish", do: then})
+}
+
+// Served compares what Serve did with what is there, and lists every difference
+// in a *port.Drift.
+func (s *Site) Served(a port.Attachment, w gateway.Wish) error {
+	br, err := bridge.Find(s.host, a.Bridge)
+	if errors.Is(err, bridge.ErrNotFound) {
+		return nil // the comparison of the port says so
+	}
+	if err != nil {
+		return err
+	}
+	d := &port.Drift{Port: a.PortName()}
+	missing, err := gateway.Missing(s.host, deviceOf(br), w)
+	for _, p := range missing {
+		d.Differences = append(d.Differences, fmt.Sprintf("gateway %s is missing on bridge %s", p, br.Name))
+	}
+	unmasked, unmaskedErr := gateway.Unmasked(owner(a), w.Masquerade)
+	for _, p := range unmasked {
+		d.Differences = append(d.Differences, fmt.Sprintf("masquerade rule of %s is missing", p.Addr()))
+	}
+	off, offErr := gateway.Forwards(w)
+	if off != "" {
+		d.Differences = append(d.Differences, fmt.Sprintf("%s is off, want on", off))
+	}
+	if err := errors.Join(err, unmaskedErr, offErr); err != nil || len(d.Differences) == 0 {
+		return err
+	}
+	return d
+}
+
+// unmasquerade removes the attachment's masquerade rules. Whether there can be any
+// is in the record on its port; without that, the kernel is asked.
+func (s *Site) unmasquerade(id port.ID, end rtnl.Link, there bool) error {
+	if there && ours(end, id) {
+		if a, err := port.ParseRecord(end.Alias); err == nil && !a.Masquerade {
+			return nil
+		}
+	}
+	return afterServing(func() error { return gateway.Unmasquerade(owner(port.Attachment{ID: id})) })
+}
+
+// unmasqueradeOthers removes the network's rules but for those of the valid
+// attachments: with the pod's namespace a port can have gone without its rules.
+func (s *Site) unmasqueradeOthers(network string, valid []port.ID) error {
+	keep := make([]gateway.Owner, len(valid))
+	for i, id := range valid {
+		keep[i] = owner(port.Attachment{ID: id})
+	}
+	return afterServing(func() error { return gateway.UnmasqueradeOthers(network, keep) })
+}
+
+// afterServing waits for a Serve under way. Where nothing can be locked, for want
+// of a writable /run, nobody serves.
+func afterServing(do func() error) error {
+	held, err := lockWithChildren(gatewayLock)
+	if errors.Is(err, ErrBusy) {
+		return err
+	}
+	if err == nil {
+		defer held.Close()
+	}
+	return do()
+}
+
+// owner is whose rules are those of a. The port's name stands for the container
+// id, which a record may have hashed.
+func owner(a port.Attachment) gateway.Owner {
+	return gateway.Owner{Network: a.Network, Port: a.PortName(), IfName: a.IfName}
+}
+
+func deviceOf(br bridge.Bridge) gateway.Device {
+	return gateway.Device{Name: br.Name, Index: br.Index, Ours: br.Made}
+}
