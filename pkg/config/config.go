@@ -47,6 +47,7 @@ type Config struct {
 	Hairpin       bool
 	VLANs         VLANs
 	Bandwidth     Bandwidth
+	Gateway       Gateway
 	DAN           bool   // Kata's runtime-rs is told of the guest's NIC
 	Label         string // SELinux context that creates the tap; "": the plugin's own
 	VMConf        bool   // the result also describes tap and guest as firecracker-go-sdk reads them
@@ -117,7 +118,7 @@ func (h Header) Parse(args string) (*Config, error) {
 		return nil, err
 	}
 	c := &Config{Header: h, Mode: port.Tap, Owner: defaultOwner, Group: defaultGroup}
-	for _, read := range []func() error{c.readKeys, c.readTable, c.readVLANs, c.readBandwidth, c.readIPAM, c.readPrevResult} {
+	for _, read := range []func() error{c.readKeys, c.readTable, c.readVLANs, c.readBandwidth, c.readIPAM, c.readGateway, c.readPrevResult} {
 		if err := read(); err != nil {
 			return nil, err
 		}
@@ -130,7 +131,6 @@ func (h Header) Parse(args string) (*Config, error) {
 
 // readKeys reads the keys that stand for themselves and checks their ranges.
 func (c *Config) readKeys() error {
-	var ipMasq bool // of the CNI conventions, so no unknown key; but nobody would masquerade
 	for _, k := range []struct {
 		name string
 		into any
@@ -149,7 +149,6 @@ func (c *Config) readKeys() error {
 		{"dan", &c.DAN},
 		{"selinuxContext", &c.Label},
 		{"dns", &c.DNS},
-		{"ipMasq", &ipMasq},
 	} {
 		if err := c.object.read(k.name, k.into); err != nil {
 			return err
@@ -157,9 +156,6 @@ func (c *Config) readKeys() error {
 	}
 	if err := checkBridgeName(c.Bridge); err != nil {
 		return err
-	}
-	if ipMasq {
-		return invalid("ipMasq", true, "not supported yet")
 	}
 	if c.object.given("mtu") && (c.MTU < smallestMTU || c.MTU > largestMTU) {
 		return invalid("mtu", c.MTU, fmt.Sprintf("want %d to %d", smallestMTU, largestMTU))

@@ -165,6 +165,15 @@ func TestBadInputIsRefusedByName(t *testing.T) {
 		{`"bridge":"br0","selinuxContext":""`, config.ErrInvalid, []string{`"selinuxContext"`, `""`, "system_u:"}},
 		{`"bridge":"br0","selinuxContext":"a:b:c\n"`, config.ErrInvalid, []string{`"selinuxContext"`, `"a:b:c\n"`}},
 		{`"bridge":"br0","mode":"veth","selinuxContext":"a:b:c"`, config.ErrInvalid, []string{`"selinuxContext"`, `"a:b:c"`, "no tap"}},
+		{`"bridge":"br0","isGateway":true`, config.ErrInvalid, []string{`"isGateway"`, "true", `"ipam"`}},
+		{`"bridge":"br0","isDefaultGateway":true`, config.ErrInvalid, []string{`"isDefaultGateway"`, "true", `"ipam"`}},
+		{`"bridge":"br0","ipMasq":true`, config.ErrInvalid, []string{`"ipMasq"`, "true", `"ipam"`}},
+		{`"bridge":"br0","ipMasq":"yes"`, config.ErrInvalid, []string{`"ipMasq"`, `"yes"`, "true or false"}},
+		{`"bridge":"br0","forceAddress":true`, config.ErrInvalid, []string{`"forceAddress"`, "true", `"isGateway"`}},
+		{`"bridge":"br0","ipam":{"type":"x"},"isGateway":true,"vlan":5`, config.ErrInvalid, []string{`"isGateway"`, `"vlan"`}},
+		{`"bridge":"br0","ipam":{"type":"x"},"isGateway":true,"vlanTrunk":[{"id":5}]`, config.ErrInvalid, []string{`"isGateway"`, `"preserveDefaultVlan"`}},
+		{`"bridge":"br0","ipam":{"type":"x"},"isGateway":true,"vlan":5,"preserveDefaultVlan":true`, config.ErrInvalid, []string{`"isGateway"`, `"vlan"`}},
+		{`"bridge":"br0","ipam":{"type":"dhcp"},"mode":"veth","isDefaultGateway":true`, config.ErrInvalid, []string{`"isDefaultGateway"`, `"dhcp"`}},
 	} {
 		_, err := parse(","+c.members, "")
 		if !errors.Is(err, c.kind) {

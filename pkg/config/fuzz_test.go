@@ -15,6 +15,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(head+`,"bridge":"br0","mode":"veth","ipam":{"type":"host-local"},"dns":{"nameservers":["10.0.0.1"]}}`, "IgnoreUnknown=1;MAC=02:00:00:00:00:01")
 	f.Add(head+`,"bridge":"br0","macTableManager":"libvirt","fdb":"static","macspoofchk":true,"owner":-1,"mtu":1400}`, "K8S_POD_NAME=a")
 	f.Add(head+`,"bridge":"br0","vlan":42,"vlanTrunk":[{"id":5},{"minID":10,"maxID":20}],"preserveDefaultVlan":true}`, "")
+	f.Add(head+`,"bridge":"br0","ipam":{"type":"host-local"},"isDefaultGateway":true,"forceAddress":true,"ipMasq":true}`, "")
 	f.Add(head+`,"bridge":"br0","prevResult":{"cniVersion":"1.1.0","interfaces":[null],"ips":[{"address":"10.0.0.1/24","interface":7}]}}`, "")
 	f.Add(head+`,"bridge":"br0","args":{"cni":{"mac":"02:00:00:00:00:01"}},"runtimeConfig":{"mac":"02:00:00:00:00:02"}}`, "")
 	f.Add(head+`,"cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"}]}`, "")

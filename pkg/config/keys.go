@@ -12,7 +12,7 @@ type Key struct{ Name, Type, Default, Effect string }
 
 // Keys lists them all; the README shows the same table.
 var Keys = []Key{
-	{"bridge", "string", "required", "The bridge to join, in the plugin's own network namespace. An existing bridge is never changed."},
+	{"bridge", "string", "required", "The bridge to join, in the plugin's own network namespace. An administrator's bridge is never changed."},
 	{"createBridge", "bool", "false", "Make the bridge if it is missing: pinned MAC, the MTU of this configuration (else 1500), up, no forward delay, no IPv6 of its own; VLAN-aware with VLANs, and with libvirt where the kernel can. It stays."},
 	{"mode", "tap, veth, host-tap", "tap", "What stands between bridge and VM: a veth pair and a tap in the pod, a veth pair alone, or the tap itself as the port."},
 	{"macTableManager", "kernel, libvirt", "kernel", "kernel: the bridge learns and floods. libvirt: learning and unicast flood are off and the guest's MAC gets a forwarding entry."},
@@ -30,6 +30,10 @@ var Keys = []Key{
 	{"preserveDefaultVlan", "bool", "false", "Stay in the bridge's default VLAN as well (the reference plugin's default is true)."},
 	{"bandwidth", "object", "none", "Limits: ingressRate and egressRate in bit/s, ingressBurst and egressBurst in bits (up to 4 GiB), ingress being what the guest receives. The capability of that name gives the same."},
 	{"ipam", "object", "none", "IPAM delegate. tap and host-tap: its addresses are the guest's and are only reported. veth: they are configured. dhcp in mode veth only."},
+	{"isGateway", "bool", "false", "The bridge carries the guests' gateway (the delegate's, else the subnet's first address) and the node forwards. Only a bridge that tapbridge made is given it. Needs ipam."},
+	{"isDefaultGateway", "bool", "false", "isGateway, and a default route by it unless the delegate gives one."},
+	{"forceAddress", "bool", "false", "Replace addresses that are in the gateway's way, again only on a bridge that tapbridge made."},
+	{"ipMasq", "bool", "false", "What the guest sends to other subnets gets the node's address, by nftables. Needs ipam, and the gateway's address on the bridge."},
 	{"vmconf", "bool", "false", "Add to the result what firecracker-go-sdk reads: the tap, and the guest's NIC with its address. Needs mode tap, and ipam with one IPv4 address and a gateway."},
 	{"dns", "object", "the delegate's", "DNS settings for the result."},
 	{"dan", "bool", "false", "Describe the guest's NIC to Kata's runtime-rs, in /run/kata-containers/dans. Needs mode host-tap."},
@@ -43,14 +47,14 @@ func isOwn(key string) bool {
 // laterKeys are known, but not supported yet. "Off" is what happens anyway, so
 // false passes.
 var laterKeys = []string{
-	"isGateway", "isDefaultGateway", "forceAddress", "ipSpoofChk", "promote",
+	"ipSpoofChk", "promote",
 }
 
 // foreignKeys are put there by the specification, by runtimes and by Multus, for
 // themselves or for the plugins of a chain.
 var foreignKeys = []string{
 	"cniVersion", "name", "type", "capabilities", "runtimeConfig", "args", "prevResult",
-	"disableCheck", "disableGC", "deviceID", "pciBusID", "resourceName", "ipMasq",
+	"disableCheck", "disableGC", "deviceID", "pciBusID", "resourceName",
 }
 
 // foreignPrefix is reserved by the CNI specification for runtimes.

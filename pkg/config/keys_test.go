@@ -38,7 +38,8 @@ func TestDefaultsAreTheTable(t *testing.T) {
 	}
 	defaults := map[string]any{
 		"createBridge": c.CreateBridge, "mode": c.Mode, "macTableManager": c.Table, "fdb": sticky.Table, "multiQueue": c.MultiQueue,
-		"owner": c.Owner, "group": c.Group, "macspoofchk": c.MACSpoofCheck, "portIsolation": c.Isolation, "hairpinMode": c.Hairpin, "vmconf": c.VMConf, "dan": c.DAN, "preserveDefaultVlan": c.VLANs.KeepDefault,
+		"owner": c.Owner, "group": c.Group, "macspoofchk": c.MACSpoofCheck, "portIsolation": c.Isolation, "hairpinMode": c.Hairpin, "vmconf": c.VMConf, "dan": c.DAN, "isGateway": c.Gateway.Is, "isDefaultGateway": c.Gateway.Default, "forceAddress": c.Gateway.Force, "ipMasq": c.Gateway.Masquerade,
+		"preserveDefaultVlan": c.VLANs.KeepDefault,
 	}
 	for _, k := range config.Keys {
 		if got, plain := defaults[k.Name]; plain && fmt.Sprint(got) != k.Default {

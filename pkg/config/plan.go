@@ -26,17 +26,18 @@ func (c *Config) NewBridge(canFilter bool) bridge.Bridge {
 // configuration does not fit the bridge or the interface name.
 func (c *Config) Plan(id port.ID, br bridge.Bridge) (port.Attachment, error) {
 	a := port.Attachment{
-		ID:      id,
-		Network: c.Name,
-		Bridge:  br.Name,
-		Mode:    c.Mode,
-		Table:   c.Table,
-		Guest:   c.MAC,
-		MTU:     c.MTU,
-		PortMTU: br.MTU,
-		Options: port.Options{Isolated: c.Isolation, Hairpin: c.Hairpin, Locked: c.MACSpoofCheck, DAN: c.DAN},
-		Access:  tap.Access{Owner: c.Owner, Group: c.Group, MultiQueue: c.MultiQueue},
-		Label:   c.Label,
+		ID:         id,
+		Network:    c.Name,
+		Bridge:     br.Name,
+		Mode:       c.Mode,
+		Table:      c.Table,
+		Guest:      c.MAC,
+		MTU:        c.MTU,
+		PortMTU:    br.MTU,
+		Options:    port.Options{Isolated: c.Isolation, Hairpin: c.Hairpin, Locked: c.MACSpoofCheck, DAN: c.DAN},
+		Access:     tap.Access{Owner: c.Owner, Group: c.Group, MultiQueue: c.MultiQueue},
+		Label:      c.Label,
+		Masquerade: c.Gateway.Masquerade,
 
 		ToGuest: c.Bandwidth.ToGuest, FromGuest: c.Bandwidth.FromGuest,
 	}

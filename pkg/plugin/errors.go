@@ -11,6 +11,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/config"
+	"github.com/tapbridge/tapbridge/pkg/gateway"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
@@ -46,6 +47,8 @@ var codes = []struct {
 	{bridge.ErrUnsupported, types.ErrPluginNotAvailable},
 	{tap.ErrUnsupported, types.ErrPluginNotAvailable},
 	{tap.ErrUnmapped, types.ErrInvalidNetworkConfig},
+	{gateway.ErrUnsupported, types.ErrPluginNotAvailable},
+	{gateway.ErrAddress, types.ErrInvalidNetworkConfig},
 	{config.ErrInvalid, types.ErrInvalidNetworkConfig},
 	{bridge.ErrNotFound, types.ErrInvalidNetworkConfig},
 	{bridge.ErrNotBridge, types.ErrInvalidNetworkConfig},

@@ -11,6 +11,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/config"
+	"github.com/tapbridge/tapbridge/pkg/gateway"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
@@ -30,6 +31,8 @@ func TestCodes(t *testing.T) {
 		{config.ErrInvalid, 7},
 		{bridge.ErrNotFound, 7},
 		{tap.ErrUnmapped, 7},
+		{gateway.ErrAddress, 7},
+		{gateway.ErrUnsupported, 50},
 		{errOwnNetNS, 8},
 		{attach.ErrTaken, 11},
 		{attach.ErrBusy, 11},

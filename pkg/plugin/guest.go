@@ -8,18 +8,22 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/tapbridge/tapbridge/pkg/attach"
+	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/config"
 	"github.com/tapbridge/tapbridge/pkg/dan"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
-// possible refuses what this host or this pod cannot have.
-func possible(site *attach.Site, c *config.Config) error {
+// possible refuses what this host, this pod or this bridge cannot have.
+func possible(site *attach.Site, c *config.Config, br bridge.Bridge) error {
 	if err := tap.CheckLabel(c.Label); err != nil {
 		return err
 	}
-	return hostAccess(site, c)
+	if err := hostAccess(site, c); err != nil {
+		return err
+	}
+	return mayServe(site, c, br)
 }
 
 // hostAccess replaces owner and group, where they are ids of the pod, by what
@@ -35,20 +39,20 @@ func hostAccess(site *attach.Site, c *config.Config) error {
 }
 
 // describe tells Kata of the guest's NIC, where that is wanted.
-func (r *request) describe(a port.Attachment, result *types100.Result) error {
+func (r *request) describe(c *config.Config, a port.Attachment, result *types100.Result) error {
 	nic := a.Want().DAN
 	if nic == nil {
 		return nil
 	}
-	nic.Addresses, nic.Routes = r.guestNetwork(result)
+	nic.Addresses, nic.Routes = r.guestNetwork(c, result)
 	return dan.Kata.Write(*nic)
 }
 
 // guestNetwork is what a result says about the guest's NIC. A result's routes
 // are those of all its interfaces: the guest's lead to a gateway that it can
 // reach.
-func (r *request) guestNetwork(result *types100.Result) (addresses []string, routes []dan.Route) {
-	own := r.ownIPs(result)
+func (r *request) guestNetwork(c *config.Config, result *types100.Result) (addresses []string, routes []dan.Route) {
+	own := r.ownIPs(c, result)
 	for _, i := range own {
 		addresses = append(addresses, i.Address.String())
 	}

@@ -134,6 +134,9 @@ func (r *request) adopt(site *attach.Site, c *config.Config, answer types.Result
 	if err != nil {
 		return err
 	}
+	if err := c.Gateway.Complete(given); err != nil {
+		return err
+	}
 	if c.VMConf {
 		if err := checkVMAddress(given.IPs); err != nil {
 			return err
@@ -166,7 +169,7 @@ func (r *request) ipamCheck(site *attach.Site, c *config.Config) error {
 		return err
 	}
 	return site.InPod(func() error {
-		if err := ip.ValidateExpectedInterfaceIPs(r.ifName, r.ownIPs(c.PrevResult)); err != nil {
+		if err := ip.ValidateExpectedInterfaceIPs(r.ifName, r.ownIPs(c, c.PrevResult)); err != nil {
 			return fmt.Errorf("%w: %w", port.ErrDrift, err)
 		}
 		if err := ip.ValidateExpectedRoute(c.PrevResult.Routes); err != nil {
@@ -176,10 +179,15 @@ func (r *request) ipamCheck(site *attach.Site, c *config.Config) error {
 	})
 }
 
-// ownIPs are the addresses of our interface.
-func (r *request) ownIPs(result *types100.Result) (own []*types100.IPConfig) {
+// ownIPs are the addresses of our interface. With vmconf they are those of the
+// guest's NIC that has the tap's name.
+func (r *request) ownIPs(c *config.Config, result *types100.Result) (own []*types100.IPConfig) {
+	name := r.ifName
+	if c.VMConf {
+		name = r.id().TapName()
+	}
 	for _, i := range result.IPs {
-		if n := i.Interface; n != nil && *n >= 0 && *n < len(result.Interfaces) && result.Interfaces[*n].Name == r.ifName {
+		if n := i.Interface; n != nil && *n >= 0 && *n < len(result.Interfaces) && result.Interfaces[*n].Name == name {
 			own = append(own, i)
 		}
 	}

@@ -124,7 +124,7 @@ func (r *request) wanted(site *attach.Site, c *config.Config, given guestNIC) (p
 	}
 	want := a.Want()
 	if want.DAN != nil {
-		want.DAN.Addresses, want.DAN.Routes = r.guestNetwork(c.PrevResult)
+		want.DAN.Addresses, want.DAN.Routes = r.guestNetwork(c, c.PrevResult)
 	}
 	if want.Pod != nil && given.mtu != 0 {
 		want.Pod.MTU = given.mtu

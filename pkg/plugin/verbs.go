@@ -29,7 +29,7 @@ func (r *request) add() error {
 	if err != nil {
 		return err
 	}
-	if err := possible(site, c); err != nil {
+	if err := possible(site, c, br); err != nil {
 		return err
 	}
 	a, err := c.Plan(r.id(), br)
@@ -57,11 +57,7 @@ func (r *request) complete(site *attach.Site, c *config.Config, a port.Attachmen
 			return err
 		}
 	}
-	err = r.describe(a, result)
-	if err == nil {
-		err = r.printResult(c, result)
-	}
-	if err != nil {
+	if err := r.serve(site, c, a, result); err != nil {
 		return errors.Join(err, r.ipamDel())
 	}
 	return nil
@@ -110,7 +106,7 @@ func (r *request) check() error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(port.Diff(want, got), r.ipamCheck(site, c))
+	return errors.Join(port.Diff(want, got), r.ipamCheck(site, c), r.served(site, c))
 }
 
 // gc removes the network's attachments that the runtime does not list.
@@ -159,6 +155,9 @@ func (r *request) status() error {
 	br, err := findBridge(site, c)
 	if err == nil {
 		_, err = c.Plan(port.ID{}, br)
+	}
+	if err == nil {
+		err = mayServe(site, c, br)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnavailable, err)
