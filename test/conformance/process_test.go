@@ -237,7 +237,7 @@ func Test16UnknownKeys(t *testing.T) {
 		}
 	})
 	n.unchanged(func() { // known, but nothing is accepted and ignored
-		n.call("ADD", n.conf(conf{"ipMasq": true})).fails(7, "ipMasq", "true", "not supported yet")
+		n.call("ADD", n.conf(conf{"ipMasq": true})).fails(7, "ipMasq", "true", "ipam")
 	})
 	for name, c := range map[string]conf{
 		"args":             {"args": conf{"cni": conf{"labels": []any{}}, "other": 1}},
