@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,7 +34,21 @@ func OpenTap(t testing.TB, ns *NS, name string, flags ...uint16) *Wire {
 	if _, err := ns.Handle().LinkByName(name); err != nil {
 		t.Fatalf("open tap %q: %v", name, err)
 	}
-	return open(&Wire{t: t, ns: ns, name: name, hold: queues}, func() (int, error) { return attach(name, flags) })
+	return open(&Wire{t: t, ns: ns, name: name, hold: queues}, func() (int, error) { return attachFree(name, flags) })
+}
+
+// attachFree waits for the tap to be free: a child that another test forks at the
+// wrong moment holds the descriptor that it was made with, until it executes its
+// program.
+func attachFree(name string, flags []uint16) (fd int, err error) {
+	const nap, patience = 10 * time.Millisecond, 500
+	for range patience {
+		if fd, err = attach(name, flags); !errors.Is(err, unix.EBUSY) {
+			break
+		}
+		time.Sleep(nap)
+	}
+	return fd, err
 }
 
 // OpenLink listens and sends on any link by a packet socket. It sees the
