@@ -15,6 +15,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/mac"
 	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/shape"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
@@ -22,15 +23,18 @@ import (
 // attachment that has it is added here. Those with VLANs are on the bridge br1,
 // which is VLAN-aware where the walk is about that; elsewhere they have none.
 var walkers = []port.Attachment{
-	{Bridge: "br0", Mode: port.Tap, Table: port.Sticky, MTU: 1400, Options: port.Options{Isolated: true, Locked: true}, Access: tap.Access{Owner: 107, Group: 108, MultiQueue: true}},
+	{Bridge: "br0", Mode: port.Tap, Table: port.Sticky, MTU: 1400, Options: port.Options{Isolated: true, Locked: true}, Access: tap.Access{Owner: 107, Group: 108, MultiQueue: true}, ToGuest: slow, FromGuest: slow},
 	{Bridge: "br1", Mode: port.Tap, Table: port.Kernel, MTU: 1500, VLANs: "1PU", Access: tap.Access{Owner: 107, Group: 107}},
 	{Bridge: "br0", Mode: port.Veth, Table: port.Static, MTU: 1280, Access: noAccess},
-	{Bridge: "br1", Mode: port.Veth, Table: port.Roaming, MTU: 1500, VLANs: "42PU 100", Options: port.Options{Hairpin: true}, Access: noAccess},
+	{Bridge: "br1", Mode: port.Veth, Table: port.Roaming, MTU: 1500, VLANs: "42PU 100", Options: port.Options{Hairpin: true}, Access: noAccess, FromGuest: slow},
 	{Bridge: "br1", Mode: port.HostTap, Table: port.Static, MTU: 1500, VLANs: "1U 42 100-110", Access: tap.Access{Owner: 0, Group: tap.Anyone}},
-	{Bridge: "br0", Mode: port.HostTap, Table: port.Sticky, MTU: 1500, Options: port.Options{Locked: true}, Access: tap.Access{Owner: tap.Anyone, Group: 107}},
+	{Bridge: "br0", Mode: port.HostTap, Table: port.Sticky, MTU: 1500, Options: port.Options{Locked: true}, Access: tap.Access{Owner: tap.Anyone, Group: 107}, ToGuest: slow},
 }
 
-var noAccess = tap.Access{Owner: tap.Anyone, Group: tap.Anyone}
+var (
+	noAccess = tap.Access{Owner: tap.Anyone, Group: tap.Anyone}
+	slow     = shape.Limit{Rate: 1e6, Burst: 1e5}
+)
 
 func TestRandomWalk(t *testing.T) {
 	t.Parallel()
