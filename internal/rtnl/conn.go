@@ -18,9 +18,10 @@ import (
 // Conn sends rtnetlink requests to the namespace in which it was opened,
 // whatever thread it is used from.
 type Conn struct {
-	netlinksafe.Handle
 	sockets map[int]*nl.SocketHandle
-	ns      ns.NetNS // nil: the process's own
+	ns      ns.NetNS           // nil: the process's own
+	handle  netlinksafe.Handle // see Handle
+	thread  thread             // see Inside
 }
 
 // Open connects to the network namespace of the process.
@@ -43,27 +44,24 @@ func OpenAt(path string) (*Conn, error) {
 }
 
 func open(at netns.NsHandle, target ns.NetNS) (*Conn, error) {
-	handle, err := netlinksafe.NewHandleAt(at, unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, fmt.Errorf("open a netlink handle: %w", err)
-	}
 	socket, err := nl.GetNetlinkSocketAt(at, netns.None(), unix.NETLINK_ROUTE)
 	if err != nil {
-		handle.Close()
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
 	if err := socket.SetExtAck(true); err != nil {
-		handle.Close()
 		socket.Close()
 		return nil, fmt.Errorf("ask netlink for its reasons: %w", err)
 	}
 	sockets := map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}
-	return &Conn{Handle: handle, sockets: sockets, ns: target}, nil
+	return &Conn{sockets: sockets, ns: target}, nil
 }
 
 // Close releases the sockets and the hold on the namespace.
 func (c *Conn) Close() {
-	c.Handle.Close()
+	c.thread.end()
+	if c.handle.Handle != nil {
+		c.handle.Close()
+	}
 	for _, s := range c.sockets {
 		s.Close()
 	}
@@ -72,14 +70,33 @@ func (c *Conn) Close() {
 	}
 }
 
+// Handle is the netlink library's own way to the namespace, for what this package
+// has no request for. It has a socket of its own, which is opened when it is first
+// asked for.
+func (c *Conn) Handle() (netlinksafe.Handle, error) {
+	if c.handle.Handle != nil {
+		return c.handle, nil
+	}
+	at := netns.None()
+	if c.ns != nil {
+		at = netns.NsHandle(c.ns.Fd())
+	}
+	handle, err := netlinksafe.NewHandleAt(at, unix.NETLINK_ROUTE)
+	if err != nil {
+		return handle, fmt.Errorf("open a netlink handle: %w", err)
+	}
+	c.handle = handle
+	return handle, nil
+}
+
 // Inside runs f on a thread that is in the connection's namespace. Netlink does
 // not need it; two things do: /dev/net/tun gives a tap to the namespace in
-// which it is opened, and /proc/sys/net shows that of the reading thread.
+// which it is opened, and /proc/sys/net shows that of the writing thread.
 func (c *Conn) Inside(f func() error) error {
 	if c.ns == nil {
 		return f()
 	}
-	return c.ns.Do(func(ns.NetNS) error { return f() })
+	return c.thread.run(c.ns, f)
 }
 
 // FD is the descriptor of the namespace, for IFLA_NET_NS_FD; -1 stands for the

@@ -20,6 +20,7 @@ type Link struct {
 	Kind  string     // "veth", "tun", "bridge" …
 	Data  Attributes // what the kind adds
 	Qdisc string     // the kind of that at the root of its egress
+	Muted bool       // IPv6 is disabled, see Mute
 	Port  Attributes // what the bridge adds to its port; nil when the device is no bridge port
 }
 
@@ -144,31 +145,6 @@ func (c *Conn) DeleteGroup(group uint32) error {
 	return c.Change(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), inGroup(group))
 }
 
-// AddressesOf lists the IP addresses of one device.
-func (c *Conn) AddressesOf(index int) (list []netlink.Addr, err error) {
-	err = untilConsistent(func() (err error) {
-		list, err = c.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, netlink.FAMILY_ALL)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list the addresses of link %d: %w", index, err)
-	}
-	return list, nil
-}
-
-// Addresses are those of AddressesOf as text.
-func (c *Conn) Addresses(index int) ([]string, error) {
-	list, err := c.AddressesOf(index)
-	if err != nil {
-		return nil, err
-	}
-	texts := make([]string, len(list))
-	for i, a := range list {
-		texts[i] = a.IPNet.String()
-	}
-	return texts, nil
-}
-
 // Mute turns IPv6 off on a device of the namespace. Without an IPv4 address
 // that is all it takes to make the kernel send nothing of its own through it:
 // no address configuration alone (addrgenmode none) still lets multicast
@@ -183,17 +159,13 @@ func (c *Conn) Mute(name string) error {
 	})
 }
 
-// Muted reports whether Mute's work still stands.
-func (c *Conn) Muted(name string) (muted bool, err error) {
-	err = c.Inside(func() error {
-		b, err := os.ReadFile(muteFile(name))
-		muted = os.IsNotExist(err) || len(b) > 0 && b[0] == '1'
-		if os.IsNotExist(err) {
-			return nil
-		}
-		return err
-	})
-	return muted, err
+// disabled reads the same from what the kernel says of IPv6 on a link: nothing
+// where there is none.
+func disabled(afSpec Attributes) bool {
+	const disableIPv6 = 26 // DEVCONF_DISABLE_IPV6, in an array of int32 (linux/ipv6.h)
+	inet6, err := attributes(afSpec[unix.AF_INET6])
+	conf := inet6[unix.IFLA_INET6_CONF]
+	return err != nil || len(conf) < 4*(disableIPv6+1) || nl.NativeEndian().Uint32(conf[4*disableIPv6:]) != 0
 }
 
 func muteFile(name string) string { return "/proc/sys/net/ipv6/conf/" + name + "/disable_ipv6" }
@@ -219,6 +191,11 @@ func parseLink(msg []byte) (Link, error) {
 		return Link{}, fmt.Errorf("parse link %q: %w", l.Name, err)
 	}
 	l.Qdisc = unix.ByteSliceToString(top[unix.IFLA_QDISC])
+	spec, err := attributes(top[unix.IFLA_AF_SPEC])
+	if err != nil {
+		return Link{}, fmt.Errorf("parse link %q: %w", l.Name, err)
+	}
+	l.Muted = disabled(spec)
 	info, err := attributes(top[unix.IFLA_LINKINFO])
 	if err != nil {
 		return Link{}, fmt.Errorf("parse link %q: %w", l.Name, err)

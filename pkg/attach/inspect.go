@@ -189,5 +189,9 @@ func (s *Site) nsID(path string) (int, error) {
 		return -1, err
 	}
 	defer ns.Close()
-	return s.host.GetNetNsIdByFd(int(ns))
+	handle, err := s.host.Handle()
+	if err != nil {
+		return -1, err
+	}
+	return handle.GetNetNsIdByFd(int(ns))
 }

@@ -149,12 +149,7 @@ func find(c *rtnl.Conn, name string) (rtnl.Link, bool, error) {
 // device describes l. Whether it is muted, and its queue, are read only where that
 // is wanted: otherwise they are the pod's own affair.
 func device(c *rtnl.Conn, l rtnl.Link, want *port.Device) (d *port.Device, err error) {
-	d = &port.Device{Name: l.Name, Kind: l.Kind, MAC: l.MAC(), MTU: l.MTU, Up: l.Up(), Record: l.Alias}
-	if want.Muted {
-		if d.Muted, err = c.Muted(l.Name); err != nil {
-			return nil, err
-		}
-	}
+	d = &port.Device{Name: l.Name, Kind: l.Kind, MAC: l.MAC(), MTU: l.MTU, Up: l.Up(), Muted: want.Muted && l.Muted, Record: l.Alias}
 	if want.Queue == nil {
 		return d, nil
 	}
@@ -174,7 +169,9 @@ func podDevice(c *rtnl.Conn, l rtnl.Link, want *port.Device) (*port.Device, erro
 	if err != nil {
 		return nil, err
 	}
-	d.Addresses = strings.Join(addresses, " ")
+	for _, a := range addresses {
+		d.Addresses = strings.TrimSpace(d.Addresses + " " + a.String())
+	}
 	return d, nil
 }
 

@@ -83,7 +83,7 @@ func state(nud int) State {
 // exclusively would fail there and leave the guest unreachable, as libvirt does
 // (virnetdev.c, virNetDevBridgeFDBAdd).
 func Replace(c *rtnl.Conn, index int, e Entry) error {
-	if err := c.NeighSet(e.message(index)); err != nil {
+	if err := c.Change(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, e.message(index)...); err != nil {
 		return fmt.Errorf("write FDB entry %s: %w", e.MAC, err)
 	}
 	return nil
@@ -92,24 +92,21 @@ func Replace(c *rtnl.Conn, index int, e Entry) error {
 // Delete removes the entry from the port at index. An entry that is not there,
 // or on another port, is no error.
 func Delete(c *rtnl.Conn, index int, e Entry) error {
-	err := c.NeighDel(e.message(index))
+	err := c.Change(unix.RTM_DELNEIGH, 0, e.message(index)...)
 	if err != nil && !rtnl.IsNotExist(err) {
 		return fmt.Errorf("delete FDB entry %s: %w", e.MAC, err)
 	}
 	return nil
 }
 
-func (e Entry) message(index int) *netlink.Neigh {
-	n := &netlink.Neigh{
-		LinkIndex:    index,
-		Family:       unix.AF_BRIDGE,
-		State:        netlink.NUD_NOARP,
-		Flags:        netlink.NTF_MASTER,
-		HardwareAddr: e.MAC.HardwareAddr(),
-		Vlan:         int(e.VLAN),
-	}
+func (e Entry) message(index int) []nl.NetlinkRequestData {
+	msg := &netlink.Ndmsg{Family: unix.AF_BRIDGE, Index: uint32(index), State: unix.NUD_NOARP, Flags: netlink.NTF_MASTER}
 	if e.Sticky {
-		n.Flags |= netlink.NTF_STICKY
+		msg.Flags |= netlink.NTF_STICKY
 	}
-	return n
+	parts := []nl.NetlinkRequestData{msg, nl.NewRtAttr(unix.NDA_LLADDR, e.MAC.HardwareAddr())}
+	if e.VLAN != 0 {
+		parts = append(parts, nl.NewRtAttr(unix.NDA_VLAN, nl.Uint16Attr(e.VLAN)))
+	}
+	return parts
 }

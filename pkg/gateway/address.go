@@ -159,14 +159,22 @@ func add(c *rtnl.Conn, d Device, want []netip.Prefix) (done Undo, err error) {
 }
 
 func put(c *rtnl.Conn, d Device, a netlink.Addr) error {
-	if err := c.AddrAdd(device(d), &a); err != nil && !errors.Is(err, unix.EEXIST) {
+	handle, err := c.Handle()
+	if err != nil {
+		return err
+	}
+	if err := handle.AddrAdd(device(d), &a); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add %s to bridge %q: %w", a.IPNet, d.Name, err)
 	}
 	return nil
 }
 
 func take(c *rtnl.Conn, d Device, a netlink.Addr) error {
-	err := c.AddrDel(device(d), &a)
+	handle, err := c.Handle()
+	if err != nil {
+		return err
+	}
+	err = handle.AddrDel(device(d), &a)
 	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !rtnl.IsNotExist(err) {
 		return fmt.Errorf("remove %s from bridge %q: %w", a.IPNet, d.Name, err)
 	}

@@ -116,7 +116,11 @@ func turnOn(c *rtnl.Conn, file string) (Undo, error) {
 // router advertisements: the kernel drops those with the switch
 // (net/ipv6/route.c, rt6_purge_dflt_routers).
 func keepsRoutes(c *rtnl.Conn) error {
-	routes, err := c.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Protocol: unix.RTPROT_RA}, netlink.RT_FILTER_PROTOCOL)
+	handle, err := c.Handle()
+	if err != nil {
+		return err
+	}
+	routes, err := handle.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Protocol: unix.RTPROT_RA}, netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
 		return fmt.Errorf("list IPv6 routes: %w", err)
 	}

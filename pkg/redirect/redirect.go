@@ -37,15 +37,19 @@ func Connect(c *rtnl.Conn, tap, inner int) error {
 // Pass sends what comes in at one device out at the other: u32 with a match that
 // is always true, because cls_matchall is not in every kernel.
 func Pass(c *rtnl.Conn, from, to int) error {
+	handle, err := c.Handle()
+	if err != nil {
+		return err
+	}
 	qdisc := &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: from, Handle: ingress, Parent: netlink.HANDLE_INGRESS}}
-	if err := c.QdiscAdd(qdisc); err != nil {
+	if err := handle.QdiscAdd(qdisc); err != nil {
 		return fmt.Errorf("add ingress qdisc: %w", err)
 	}
 	filter := &netlink.U32{
 		FilterAttrs: netlink.FilterAttrs{LinkIndex: from, Parent: ingress, Priority: 1, Protocol: unix.ETH_P_ALL},
 		Actions:     []netlink.Action{netlink.NewMirredAction(to)},
 	}
-	if err := c.FilterAdd(filter); err != nil {
+	if err := handle.FilterAdd(filter); err != nil {
 		return fmt.Errorf("add filter: %w", err)
 	}
 	return nil
@@ -64,7 +68,11 @@ func Observe(c *rtnl.Conn, tap, inner int) (Pair, error) {
 // Passes reports whether every frame that comes in at one device goes out at the
 // other: the first filter decides, so it must be ours.
 func Passes(c *rtnl.Conn, from, to int) (bool, error) {
-	filters, err := c.FilterList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: from}}, ingress)
+	handle, err := c.Handle()
+	if err != nil {
+		return false, err
+	}
+	filters, err := handle.FilterList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: from}}, ingress)
 	if err != nil {
 		return false, fmt.Errorf("list the filters of link %d: %w", from, err)
 	}
