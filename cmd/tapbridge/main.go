@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/tapbridge/tapbridge/pkg/plugin"
@@ -19,6 +20,9 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr))
 }
 
+// withArguments are the commands that take any.
+var withArguments = []string{"ports", "doctor", "install"}
+
 func run(args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if len(args) == 0 && plugin.Called(getenv) {
 		return plugin.Run(getenv, stdin, stdout, stderr)
@@ -27,7 +31,7 @@ func run(args []string, getenv func(string) string, stdin io.Reader, stdout, std
 	if len(args) > 0 {
 		command, args = args[0], args[1:]
 	}
-	if len(args) > 0 && command != "ports" && command != "doctor" {
+	if len(args) > 0 && !slices.Contains(withArguments, command) {
 		fmt.Fprintf(stderr, "tapbridge: %s takes no %q; try: tapbridge help\n", command, args)
 		return 2
 	}
@@ -36,6 +40,8 @@ func run(args []string, getenv func(string) string, stdin io.Reader, stdout, std
 		return ports(args, stdout, stderr)
 	case "doctor":
 		return examine(args, stdout, stderr)
+	case "install":
+		return install(args, stdout, stderr)
 	case "options":
 		return options(stdout)
 	case "version", "--version":
@@ -56,6 +62,7 @@ and a configuration on stdin. A person can call:
 
   tapbridge ports [-o json]   the ports in this network namespace, whose they are, what is wrong with them
   tapbridge doctor [BRIDGE]   what this node can do, what it cannot, and why (-o json; exit code 1: something is bad)
+  tapbridge install DIR       copy this program to DIR/tapbridge, in one step; -stay: then wait for SIGTERM
   tapbridge options           the keys of the configuration, with their defaults
   tapbridge version           the version, and the CNI versions it speaks
   tapbridge help              this text
