@@ -4,6 +4,8 @@ SHELL := /bin/bash
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GUEST   ?= netstack
+ARCH    ?= $(shell go env GOARCH)
+IMAGE   ?= localhost/tapbridge:dev
 
 export CGO_ENABLED ?= 0
 export GOFLAGS ?= -buildvcs=false
@@ -15,6 +17,20 @@ help: ## list the targets
 .PHONY: build
 build: ## bin/tapbridge, static and stripped
 	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/tapbridge ./cmd/tapbridge
+
+# What goes into the image has the time of its commit, so that the same source makes the same image. The store of buildah is a
+# temporary one: nothing but the archive is left behind.
+ARCHIVE = bin/tapbridge-image$(if $(filter-out $(shell go env GOHOSTARCH),$(ARCH)),-$(ARCH)).tar
+DATE   ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),0)
+
+.PHONY: image
+image: ## bin/tapbridge-image.tar, an OCI archive (with buildah, without a network; ARCH=arm64 for another machine)
+	@command -v buildah >/dev/null || { apt-get -qq update && apt-get -qq install -y --no-install-recommends buildah; }
+	GOARCH=$(ARCH) go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/tapbridge-$(ARCH) ./cmd/tapbridge
+	rm -f $(ARCHIVE)
+	store=$$(mktemp -d) && trap 'rm -rf "$$store"' EXIT && \
+	buildah --root "$$store/root" --runroot "$$store/run" --storage-driver vfs build --isolation chroot --quiet \
+		--arch $(ARCH) --build-arg TARGETARCH=$(ARCH) --timestamp $(DATE) --tag oci-archive:$(ARCHIVE):$(IMAGE) .
 
 .PHONY: test
 test: tools build ## all tests, on the real kernel in network namespaces of their own (as root)
