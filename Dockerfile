@@ -1,6 +1,6 @@
 # The program alone, built beforehand: `make image`. It has no shell and needs none, and building the image needs no network.
 FROM scratch
 ARG TARGETARCH
-COPY bin/tapbridge-${TARGETARCH} /tapbridge
+COPY --chmod=0755 bin/tapbridge-${TARGETARCH} /tapbridge
 ENTRYPOINT ["/tapbridge"]
 CMD ["install", "-stay", "/opt/cni/bin"]

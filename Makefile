@@ -24,19 +24,23 @@ ARCHIVE = bin/tapbridge-image$(if $(filter-out $(shell go env GOHOSTARCH),$(ARCH
 DATE   ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),0)
 
 .PHONY: image
-image: ## bin/tapbridge-image.tar, an OCI archive (with buildah, without a network; ARCH=arm64 for another machine)
-	@command -v buildah >/dev/null || { apt-get -qq update && apt-get -qq install -y --no-install-recommends buildah; }
+image: buildah ## bin/tapbridge-image.tar, an OCI archive (with buildah, without a network; ARCH=arm64 for another machine)
 	GOARCH=$(ARCH) go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/tapbridge-$(ARCH) ./cmd/tapbridge
 	rm -f $(ARCHIVE)
 	store=$$(mktemp -d) && trap 'rm -rf "$$store"' EXIT && \
 	buildah --root "$$store/root" --runroot "$$store/run" --storage-driver vfs build --isolation chroot --quiet \
 		--arch $(ARCH) --build-arg TARGETARCH=$(ARCH) --timestamp $(DATE) --tag oci-archive:$(ARCHIVE):$(IMAGE) .
 
+.PHONY: buildah
+buildah:
+	@command -v buildah >/dev/null || { apt-get -qq update && apt-get -qq install -y --no-install-recommends buildah; }
+
 .PHONY: test
 test: tools build ## all tests, on the real kernel in network namespaces of their own (as root)
 	go vet ./...
 	go test ./...
 	cd test && go vet ./... && TAPBRIDGE_TEST_QEMU=1 go test -count=1 ./...
+	cd test/deploy && go vet ./... && go test -count=1 ./...
 
 .PHONY: race
 race: tools ## the same under the race detector (needs gcc)
@@ -53,6 +57,7 @@ lint: ## gofumpt, staticcheck, errorlint
 	@unformatted=$$(bin/gofumpt -l cmd internal pkg test); test -z "$$unformatted" || { echo "gofumpt -w $$unformatted"; exit 1; }
 	bin/staticcheck ./... && bin/go-errorlint ./...
 	cd test && ../bin/staticcheck ./... && ../bin/go-errorlint ./...
+	cd test/deploy && ../../bin/staticcheck ./... && ../../bin/go-errorlint ./...
 
 # What the tests call besides Go: iproute2 is on every node, the rest comes from
 # Debian's packages.

@@ -1,0 +1,48 @@
+// Package deploy reads the manifests of deploy/ as `kubectl apply -k` does.
+//
+// Its tests hold them to the types of those who define the kinds, to the image that `make image` makes, and to tapbridge's own
+// configuration. What only a cluster can say is tested by package e2e, which this package gives the objects. It is a module of its own
+// for the sake of those types.
+package deploy
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+)
+
+// Base is the part of deploy/ that every cluster takes.
+const Base = "."
+
+// Components are the parts that need kinds of others: of Multus, of KubeVirt, of kubernetes-nmstate.
+var Components = []string{"networks", "kubevirt", "bridge"}
+
+// Object is one object of a manifest.
+type Object struct {
+	APIVersion, Kind string
+	Namespace, Name  string // the namespace may be empty: that of the user
+	YAML             []byte
+}
+
+// Build is what one part of deploy/ is made of. The root is that of the source tree.
+func Build(root, part string) ([]Object, error) {
+	return build(filepath.Join(root, "deploy", part))
+}
+
+func build(folder string) ([]Object, error) {
+	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), folder)
+	if err != nil {
+		return nil, fmt.Errorf("kustomize %q: %w", folder, err)
+	}
+	var objects []Object
+	for _, r := range resources.Resources() {
+		text, err := r.AsYAML()
+		if err != nil {
+			return nil, fmt.Errorf("kustomize %q: %w", folder, err)
+		}
+		objects = append(objects, Object{r.GetApiVersion(), r.GetKind(), r.GetNamespace(), r.GetName(), text})
+	}
+	return objects, nil
+}
