@@ -9,8 +9,12 @@ import (
 	"fmt"
 	"path/filepath"
 
+	apps "k8s.io/api/apps/v1"
+	core "k8s.io/api/core/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
+	"sigs.k8s.io/yaml"
 )
 
 // Base is the part of deploy/ that every cluster takes.
@@ -45,4 +49,35 @@ func build(folder string) ([]Object, error) {
 		objects = append(objects, Object{r.GetApiVersion(), r.GetKind(), r.GetNamespace(), r.GetName(), text})
 	}
 	return objects, nil
+}
+
+// Pod is the pod that the DaemonSet gives a node, for a cluster without controllers: on that node, with another folder of it in the
+// place of the only one that is mounted, and all else as in the manifest.
+func Pod(root, node, folder string) (*core.Pod, error) {
+	objects, err := Build(root, Base)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range objects {
+		if o.Kind != "DaemonSet" {
+			continue
+		}
+		var d apps.DaemonSet
+		if err := yaml.UnmarshalStrict(o.YAML, &d); err != nil {
+			return nil, fmt.Errorf("%s %q: %w", o.Kind, o.Name, err)
+		}
+		return podOf(d, node, folder), nil
+	}
+	return nil, fmt.Errorf("there is no DaemonSet in %q", Base)
+}
+
+func podOf(d apps.DaemonSet, node, folder string) *core.Pod {
+	p := &core.Pod{
+		TypeMeta:   meta.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: meta.ObjectMeta{Name: d.Name + "-" + node, Namespace: d.Namespace, Labels: d.Spec.Template.Labels},
+		Spec:       d.Spec.Template.Spec,
+	}
+	p.Spec.NodeName = node
+	p.Spec.Volumes[0].HostPath.Path = folder
+	return p
 }

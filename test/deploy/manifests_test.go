@@ -240,6 +240,24 @@ func TestVirtualMachineUsesTheBinding(t *testing.T) {
 	}
 }
 
+// The pod for a cluster without controllers is the DaemonSet's.
+func TestPod(t *testing.T) {
+	p, err := Pod(root, "node1", "/plugins")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := read(t).daemonSet
+	if p.Namespace != want.Namespace || p.Spec.NodeName != "node1" || p.Spec.Volumes[0].HostPath.Path != "/plugins" {
+		t.Errorf("pod %+v", p)
+	}
+	if diff := cmp.Diff(want.Spec.Template.Spec.Containers, p.Spec.Containers); diff != "" {
+		t.Errorf("containers (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(want.Spec.Template.Spec.SecurityContext, p.Spec.SecurityContext); diff != "" {
+		t.Errorf("security context (-want +got):\n%s", diff)
+	}
+}
+
 // A file that its kustomization does not list would be applied by nobody.
 func TestEveryFileIsListed(t *testing.T) {
 	deploy := filepath.Join(root, "deploy")

@@ -1,0 +1,145 @@
+package conformance
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// capabilities are all that the plugin may need, as README.md says.
+var capabilities = []string{"NET_ADMIN", "SYS_ADMIN"}
+
+// needs are those that a verb cannot do without, in every mode.
+var needs = map[string][]string{
+	"ADD":    {"NET_ADMIN", "SYS_ADMIN"},
+	"CHECK":  {"SYS_ADMIN"},
+	"DEL":    {"NET_ADMIN"},
+	"GC":     {"NET_ADMIN"},
+	"STATUS": nil,
+}
+
+// limitedTo runs the plugin as root with no capabilities but these.
+func (c *caller) limitedTo(capabilities ...string) *caller {
+	c.t.Helper()
+	set := "-all"
+	for _, name := range capabilities {
+		set += ",+" + strings.ToLower(name)
+	}
+	setpriv := tool(c.t, "setpriv", "util-linux", "--version")
+	return c.behind(setpriv, "--bounding-set="+set, "--inh-caps=-all", "--no-new-privs", "--")
+}
+
+// Two capabilities are enough for every verb, whatever is asked for.
+func TestCapabilitiesAreEnough(t *testing.T) {
+	rich := map[string]conf{
+		"new bridge": {"bridge": "br9", "createBridge": true},
+		"bandwidth":  {"bandwidth": conf{"ingressRate": 1e6, "ingressBurst": 1e6, "egressRate": 1e6, "egressBurst": 1e6}},
+		"large MTU":  {"mtu": 1400, "macTableManager": "libvirt"},
+	}
+	for name, c := range kinds {
+		rich[name] = c
+	}
+	eachMode(t, func(t *testing.T, n *node) {
+		run := func(verb string, c conf, e ...env) answer {
+			return n.prepare(verb, c, e...).limitedTo(capabilities...).run()
+		}
+		for name, c := range rich {
+			t.Log(name)
+			before := n.world()
+			for _, path := range []string{n.pod.Path, ""} {
+				run("STATUS", n.conf(c), noAttachment).silent()
+				added := run("ADD", n.conf(c)).ok()
+				run("CHECK", n.conf(c, added.prev())).silent()
+				n.call("CHECK", n.conf(c, added.prev())).silent()
+				run("GC", n.conf(c, conf{validKey: valid("c1", "net1")}), noAttachment).silent()
+				run("DEL", n.conf(c, added.prev()), env{"CNI_NETNS": path}).silent()
+			}
+			run("ADD", n.conf(c)).ok()
+			run("GC", n.conf(c, conf{validKey: valid()}), noAttachment).silent()
+			if c["createBridge"] != nil {
+				n.sh(n.host, nil, "ip link del br9")
+			}
+			n.same(before)
+		}
+	})
+}
+
+// Without one of those that it needs a verb fails and leaves all as it was;
+// without another it does its whole work.
+func TestCapabilitiesNeeded(t *testing.T) {
+	eachMode(t, func(t *testing.T, n *node) {
+		for verb, needed := range needs {
+			for _, without := range capabilities {
+				t.Logf("%s without %s", verb, without)
+				n.lack(verb, without, slices.Contains(needed, without))
+			}
+		}
+		n.call("STATUS", n.conf(libvirt), noAttachment).silent()
+		n.prepare("STATUS", n.conf(libvirt), noAttachment).limitedTo().run().silent()
+	})
+}
+
+// lack calls a verb without one capability.
+func (n *node) lack(verb, without string, needed bool) {
+	n.t.Helper()
+	empty := n.world()
+	c, e := n.conf(libvirt, conf{validKey: valid()}), env{}
+	if verb == "STATUS" || verb == "GC" {
+		e = noAttachment
+	}
+	if verb != "ADD" {
+		c = c.with(n.call("ADD", n.conf(libvirt)).ok().prev())
+	}
+	before := n.world()
+	rest := slices.DeleteFunc(slices.Clone(capabilities), func(name string) bool { return name == without })
+	a := n.prepare(verb, c, e).limitedTo(rest...).run()
+	switch {
+	case needed:
+		a.fails(anyCode, "permi") // denied, or an operation not permitted
+		n.same(before)
+	case verb == "DEL" || verb == "GC":
+		a.silent()
+		n.same(empty)
+	default:
+		a.silent()
+		n.same(before)
+	}
+	n.call("DEL", n.conf(libvirt)).silent()
+	n.same(empty)
+}
+
+// Where the port is gone, only the pod's namespace leads to the tap, and DEL must
+// enter it.
+func TestCapabilityToFindALostTap(t *testing.T) {
+	inModes(t, []string{"tap"}, func(t *testing.T, n *node) {
+		before := n.world()
+		n.sh(n.host, n.call("ADD", n.conf()).result(), "ip link del PORT")
+		n.prepare("DEL", n.conf()).limitedTo("NET_ADMIN").run()
+		if !slices.Contains(n.names(n.pod), "tap1") {
+			t.Error("the tap was found without SYS_ADMIN: README.md says that this takes it")
+		}
+		n.prepare("DEL", n.conf()).limitedTo(capabilities...).run().silent()
+		n.same(before)
+	})
+}
+
+// README.md has the table of what each verb needs.
+func TestREADMEHasTheCapabilities(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := "| verb | CAP_" + strings.Join(capabilities, " | CAP_") + " |\n|---|---|---|\n"
+	for _, verb := range []string{"ADD", "CHECK", "DEL", "GC", "STATUS"} {
+		row := []string{verb}
+		for _, c := range capabilities {
+			row = append(row, map[bool]string{true: "needed", false: "no"}[slices.Contains(needs[verb], c)])
+		}
+		table += fmt.Sprintf("| %s |\n", strings.Join(row, " | "))
+	}
+	if !strings.Contains(string(readme), table+"\n") {
+		t.Errorf("README.md does not have exactly this table:\n%s", table)
+	}
+}
