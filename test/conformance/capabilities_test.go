@@ -31,39 +31,78 @@ func (c *caller) limitedTo(capabilities ...string) *caller {
 	return c.behind(setpriv, "--bounding-set="+set, "--inh-caps=-all", "--no-new-privs", "--")
 }
 
+// limited calls the plugin with all that it may need, and no more.
+func (n *node) limited(verb string, c conf, changes ...env) answer {
+	n.t.Helper()
+	return n.prepare(verb, c, changes...).limitedTo(capabilities...).run()
+}
+
 // Two capabilities are enough for every verb, whatever is asked for.
 func TestCapabilitiesAreEnough(t *testing.T) {
 	rich := map[string]conf{
-		"new bridge": {"bridge": "br9", "createBridge": true},
+		"new bridge": newBridge,
 		"bandwidth":  {"bandwidth": conf{"ingressRate": 1e6, "ingressBurst": 1e6, "egressRate": 1e6, "egressBurst": 1e6}},
-		"large MTU":  {"mtu": 1400, "macTableManager": "libvirt"},
 	}
 	for name, c := range kinds {
 		rich[name] = c
 	}
 	eachMode(t, func(t *testing.T, n *node) {
-		run := func(verb string, c conf, e ...env) answer {
-			return n.prepare(verb, c, e...).limitedTo(capabilities...).run()
-		}
 		for name, c := range rich {
 			t.Log(name)
 			before := n.world()
 			for _, path := range []string{n.pod.Path, ""} {
-				run("STATUS", n.conf(c), noAttachment).silent()
-				added := run("ADD", n.conf(c)).ok()
-				run("CHECK", n.conf(c, added.prev())).silent()
+				n.limited("STATUS", n.conf(c), noAttachment).silent()
+				added := n.limited("ADD", n.conf(c)).ok()
+				n.limited("CHECK", n.conf(c, added.prev())).silent()
 				n.call("CHECK", n.conf(c, added.prev())).silent()
-				run("GC", n.conf(c, conf{validKey: valid("c1", "net1")}), noAttachment).silent()
-				run("DEL", n.conf(c, added.prev()), env{"CNI_NETNS": path}).silent()
+				n.limited("GC", n.conf(c, conf{validKey: valid("c1", "net1")}), noAttachment).silent()
+				n.limited("DEL", n.conf(c, added.prev()), env{"CNI_NETNS": path}).silent()
 			}
-			run("ADD", n.conf(c)).ok()
-			run("GC", n.conf(c, conf{validKey: valid()}), noAttachment).silent()
+			n.limited("ADD", n.conf(c)).ok()
+			n.limited("GC", n.conf(c, conf{validKey: valid()}), noAttachment).silent()
 			if c["createBridge"] != nil {
-				n.sh(n.host, nil, "ip link del br9")
+				n.sh(n.host, nil, "ip link del br1")
 			}
 			n.same(before)
 		}
 	})
+}
+
+// So they are for a gateway with masquerading. CHECK and STATUS then need
+// NET_ADMIN as well: the kernel shows nobody else the rules
+// (net/netfilter/nfnetlink.c, nfnetlink_rcv).
+func TestCapabilitiesOfAGateway(t *testing.T) {
+	eachMode(t, func(t *testing.T, n *node) {
+		n.limited("STATUS", n.conf(masq), noAttachment).silent()
+		n.prepare("STATUS", n.conf(masq), noAttachment).limitedTo("SYS_ADMIN").run().fails(50, "permi")
+		added := n.limited("ADD", n.conf(masq)).ok()
+		n.limited("CHECK", n.conf(masq, added.prev())).silent()
+		n.prepare("CHECK", n.conf(masq, added.prev())).limitedTo("SYS_ADMIN").run().fails(anyCode, "permi")
+		n.limited("DEL", n.conf(masq, added.prev())).silent()
+		if got := n.rules(); len(got) > 0 {
+			t.Errorf("rules are left: %q", got)
+		}
+		n.limited("ADD", n.conf(masq)).ok()
+		n.limited("GC", n.conf(masq, conf{validKey: valid()}), noAttachment).silent()
+		if got := n.rules(); len(got) > 0 {
+			t.Errorf("rules are left: %q", got)
+		}
+	})
+}
+
+// And for Kata's file.
+func TestCapabilitiesOfDAN(t *testing.T) {
+	t.Parallel()
+	k := newKata(t)
+	k.ipam.on("ADD", guestsNetwork)
+	run := func(verb string, c conf) answer {
+		return k.prepare(verb, c).limitedTo(capabilities...).masked(k.script()).run()
+	}
+	added := run("ADD", k.conf()).ok()
+	k.wantDevices(1, "after ADD")
+	run("CHECK", k.conf(added.prev())).silent()
+	run("DEL", k.conf(added.prev())).silent()
+	k.wantDevices(0, "after DEL")
 }
 
 // Without one of those that it needs a verb fails and leaves all as it was;
@@ -76,7 +115,6 @@ func TestCapabilitiesNeeded(t *testing.T) {
 				n.lack(verb, without, slices.Contains(needed, without))
 			}
 		}
-		n.call("STATUS", n.conf(libvirt), noAttachment).silent()
 		n.prepare("STATUS", n.conf(libvirt), noAttachment).limitedTo().run().silent()
 	})
 }

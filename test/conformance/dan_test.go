@@ -27,8 +27,11 @@ func newKata(t *testing.T) kata {
 // run is a call that finds our folder in place of /run/kata-containers.
 func (k kata) run(verb string, stdin any, changes ...env) answer {
 	k.t.Helper()
-	script := "mount -t tmpfs none /run; mkdir /run/kata-containers; mount --bind " + k.dir + " /run/kata-containers"
-	return k.prepare(verb, stdin, changes...).masked(script).run()
+	return k.prepare(verb, stdin, changes...).masked(k.script()).run()
+}
+
+func (k kata) script() string {
+	return "mount -t tmpfs none /run; mkdir /run/kata-containers; mount --bind " + k.dir + " /run/kata-containers"
 }
 
 func (k kata) path() string { return filepath.Join(k.dir, "dans", "c1.json") }
