@@ -6,6 +6,7 @@ package rtnl
 import (
 	"errors"
 	"fmt"
+	"runtime"
 
 	"github.com/containernetworking/plugins/pkg/netlinksafe"
 	"github.com/containernetworking/plugins/pkg/ns"
@@ -21,7 +22,6 @@ type Conn struct {
 	sockets map[int]*nl.SocketHandle
 	ns      ns.NetNS           // nil: the process's own
 	handle  netlinksafe.Handle // see Handle
-	thread  thread             // see Inside
 }
 
 // Open connects to the network namespace of the process.
@@ -58,7 +58,6 @@ func open(at netns.NsHandle, target ns.NetNS) (*Conn, error) {
 
 // Close releases the sockets and the hold on the namespace.
 func (c *Conn) Close() {
-	c.thread.end()
 	if c.handle.Handle != nil {
 		c.handle.Close()
 	}
@@ -91,12 +90,29 @@ func (c *Conn) Handle() (netlinksafe.Handle, error) {
 
 // Inside runs f on a thread that is in the connection's namespace. Netlink does
 // not need it; two things do: /dev/net/tun gives a tap to the namespace in
-// which it is opened, and /proc/sys/net shows that of the writing thread.
+// which it is opened, and /proc/sys/net shows that of the writing thread. The
+// caller's own thread goes there and comes back: another one would cost as much as
+// a tap. Goroutines that f starts are not inside.
 func (c *Conn) Inside(f func() error) error {
 	if c.ns == nil {
 		return f()
 	}
-	return c.thread.run(c.ns, f)
+	runtime.LockOSThread()
+	home, err := netns.Get()
+	if err == nil {
+		defer home.Close()
+		err = unix.Setns(int(c.ns.Fd()), unix.CLONE_NEWNET)
+	}
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("enter network namespace %q: %w", c.ns.Path(), err)
+	}
+	err = f()
+	if lost := unix.Setns(int(home), unix.CLONE_NEWNET); lost != nil {
+		return errors.Join(err, fmt.Errorf("leave network namespace %q: %w", c.ns.Path(), lost)) // and the thread is used for nothing else
+	}
+	runtime.UnlockOSThread()
+	return err
 }
 
 // FD is the descriptor of the namespace, for IFLA_NET_NS_FD; -1 stands for the

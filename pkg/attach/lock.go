@@ -57,11 +57,14 @@ func offset(bridge string) (int64, error) {
 	return int64(h.Sum64() >> 1), nil
 }
 
-// hold waits in the kernel, in a goroutine that ends with the process when the
-// wait is given up.
+// hold takes the lock if it is free. Otherwise it waits in the kernel, in a
+// goroutine that ends with the process when the wait is given up.
 func hold(f *os.File, at int64) error {
+	if err := setLock(f, unix.F_OFD_SETLK, at); !errors.Is(err, unix.EAGAIN) {
+		return err
+	}
 	got := make(chan error, 1)
-	go func() { got <- setLock(f, at) }()
+	go func() { got <- setLock(f, unix.F_OFD_SETLKW, at) }()
 	select {
 	case err := <-got:
 		return err
@@ -72,10 +75,10 @@ func hold(f *os.File, at int64) error {
 
 // setLock takes an open file description lock: unlike those of a process, it
 // also excludes another goroutine of ours.
-func setLock(f *os.File, at int64) error {
+func setLock(f *os.File, command int, at int64) error {
 	for {
 		l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: at, Len: 1}
-		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLKW, &l)
+		err := unix.FcntlFlock(f.Fd(), command, &l)
 		if !errors.Is(err, unix.EINTR) {
 			return err
 		}
