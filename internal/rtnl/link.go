@@ -16,7 +16,20 @@ type Attributes map[uint16][]byte
 
 // Link is one device as the kernel describes it.
 type Link struct {
-	netlink.LinkAttrs
+	Index       int
+	Name        string
+	Alias       string
+	Group       uint32
+	MTU         int // bytes
+	MasterIndex int // of the bridge; 0: none
+	PeerIndex   int // of the other end of a veth pair, in its own namespace
+	NetNsID     int // of that namespace; NoPeer when it is this one, or there is none
+	Promisc     int // who wants all frames that pass
+
+	flags   uint32
+	oper    uint8
+	address mac.Addr
+
 	Kind  string     // "veth", "tun", "bridge" …
 	Data  Attributes // what the kind adds
 	Qdisc string     // the kind of that at the root of its egress
@@ -25,14 +38,21 @@ type Link struct {
 }
 
 // MAC is the link's address.
-func (l Link) MAC() mac.Addr { return mac.From(l.HardwareAddr) }
+func (l Link) MAC() mac.Addr { return l.address }
 
 // Up reports whether the link is administratively up.
-func (l Link) Up() bool { return l.RawFlags&unix.IFF_UP != 0 }
+func (l Link) Up() bool { return l.flags&unix.IFF_UP != 0 }
 
 // Carrier reports whether the link has carrier: a tap has it while a VMM holds
 // it open.
-func (l Link) Carrier() bool { return l.RawFlags&unix.IFF_LOWER_UP != 0 }
+func (l Link) Carrier() bool { return l.flags&unix.IFF_LOWER_UP != 0 }
+
+// Running reports whether the link is up in every respect (RFC 2863, ifOperStatus):
+// what the bridge waits for before a port forwards.
+func (l Link) Running() bool { return l.oper == netlink.OperUp }
+
+// NoPeer is the namespace id of a link without a peer elsewhere.
+const NoPeer = -1
 
 // Uint8 is attribute n, and whether the kernel sent it.
 func (a Attributes) Uint8(n uint16) (uint8, bool) {
@@ -181,34 +201,60 @@ func skipStats() *nl.RtAttr {
 }
 
 func parseLink(msg []byte) (Link, error) {
-	decoded, err := netlink.LinkDeserialize(nil, msg)
-	if err != nil {
-		return Link{}, fmt.Errorf("parse link: %w", err)
+	if len(msg) < unix.SizeofIfInfomsg {
+		return Link{}, fmt.Errorf("parse link: %d bytes", len(msg))
 	}
-	l := Link{LinkAttrs: *decoded.Attrs()}
+	header := nl.DeserializeIfInfomsg(msg)
+	l := Link{Index: int(header.Index), flags: header.Flags, NetNsID: NoPeer}
 	top, err := attributes(msg[unix.SizeofIfInfomsg:])
+	if err == nil {
+		err = l.read(top)
+	}
 	if err != nil {
 		return Link{}, fmt.Errorf("parse link %q: %w", l.Name, err)
 	}
-	l.Qdisc = unix.ByteSliceToString(top[unix.IFLA_QDISC])
+	return l, nil
+}
+
+func (l *Link) read(top Attributes) (err error) {
+	l.Name, l.Alias, l.Qdisc = top.text(unix.IFLA_IFNAME), top.text(unix.IFLA_IFALIAS), top.text(unix.IFLA_QDISC)
+	l.address = mac.From(top[unix.IFLA_ADDRESS])
+	l.oper, _ = top.Uint8(unix.IFLA_OPERSTATE)
+	l.Group, _ = top.Uint32(unix.IFLA_GROUP)
+	for _, a := range []struct {
+		number uint16
+		into   *int
+	}{
+		{unix.IFLA_MTU, &l.MTU},
+		{unix.IFLA_MASTER, &l.MasterIndex},
+		{unix.IFLA_LINK, &l.PeerIndex},
+		{unix.IFLA_LINK_NETNSID, &l.NetNsID},
+		{unix.IFLA_PROMISCUITY, &l.Promisc},
+	} {
+		if v, sent := top.Uint32(a.number); sent {
+			*a.into = int(int32(v))
+		}
+	}
 	spec, err := attributes(top[unix.IFLA_AF_SPEC])
 	if err != nil {
-		return Link{}, fmt.Errorf("parse link %q: %w", l.Name, err)
+		return err
 	}
 	l.Muted = disabled(spec)
 	info, err := attributes(top[unix.IFLA_LINKINFO])
 	if err != nil {
-		return Link{}, fmt.Errorf("parse link %q: %w", l.Name, err)
+		return err
 	}
-	l.Kind = unix.ByteSliceToString(info[nl.IFLA_INFO_KIND])
+	l.Kind = info.text(nl.IFLA_INFO_KIND)
 	if l.Data, err = attributes(info[nl.IFLA_INFO_DATA]); err != nil {
-		return Link{}, fmt.Errorf("parse link %q: %w", l.Name, err)
+		return err
 	}
-	if unix.ByteSliceToString(info[nl.IFLA_INFO_SLAVE_KIND]) == "bridge" {
+	if info.text(nl.IFLA_INFO_SLAVE_KIND) == "bridge" {
 		l.Port, err = attributes(info[nl.IFLA_INFO_SLAVE_DATA])
 	}
-	return l, err
+	return err
 }
+
+func (a Attributes) text(n uint16) string { return unix.ByteSliceToString(a[n]) }
 
 func attributes(b []byte) (Attributes, error) {
 	parsed, err := nl.ParseRouteAttr(b)

@@ -221,7 +221,7 @@ func (w *work) markVeth() error {
 	if err != nil {
 		return err
 	}
-	w.port, w.inner = l.Index, l.ParentIndex // a veth's parent index is its peer's
+	w.port, w.inner = l.Index, l.PeerIndex
 	if err := w.host.SetLink(w.port, w.mark().Attributes()...); err != nil {
 		return fmt.Errorf("mark %q: %w", w.want.Name, err)
 	}

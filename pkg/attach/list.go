@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/vishvananda/netlink"
-
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
@@ -35,15 +33,12 @@ func (s *Site) List() (all []Attached, unrecorded []rtnl.Link, err error) {
 	for _, l := range links {
 		a, err := port.ParseRecord(l.Alias)
 		if err == nil && l.Name == a.IFBName() && ours(l, a.ID) && !there[a.PortName()] {
-			gone := rtnl.Link{LinkAttrs: netlink.LinkAttrs{Name: a.PortName(), NetNsID: noPeer}}
+			gone := rtnl.Link{Name: a.PortName(), NetNsID: rtnl.NoPeer}
 			all = append(all, Attached{a, gone})
 		}
 	}
 	return all, unrecorded, err
 }
-
-// noPeer is the namespace id of a link without a peer elsewhere.
-const noPeer = -1
 
 // RemoveOthers removes the attachments of a network that are not among the valid
 // ones. One that cannot be removed does not keep the rest.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -96,7 +95,7 @@ func Observe(l, master rtnl.Link) Port {
 func blocked(l, master rtnl.Link) bool {
 	const disabled = 0 // BR_STATE_DISABLED
 	state, is := l.Port.Uint8(nl.IFLA_BRPORT_STATE)
-	return is && state == disabled && l.OperState == netlink.OperUp && master.Up()
+	return is && state == disabled && l.Running() && master.Up()
 }
 
 // attribute ties a field of Port to its netlink attribute.

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
@@ -23,7 +22,7 @@ type switchWith struct {
 }
 
 func (s switchWith) links() (br rtnl.Link, ports []rtnl.Link) {
-	br = rtnl.Link{LinkAttrs: netlink.LinkAttrs{Name: "br0"}, Kind: "bridge", Data: rtnl.Attributes{nl.IFLA_BR_VLAN_FILTERING: bit(s.aware)}}
+	br = rtnl.Link{Name: "br0", Kind: "bridge", Data: rtnl.Attributes{nl.IFLA_BR_VLAN_FILTERING: bit(s.aware)}}
 	if s.promiscuous {
 		br.Promisc = 1
 	}
@@ -46,7 +45,7 @@ func member(name, kind, flags string) rtnl.Link {
 		}
 		return false
 	}
-	return rtnl.Link{LinkAttrs: netlink.LinkAttrs{Name: name}, Kind: kind, Port: rtnl.Attributes{
+	return rtnl.Link{Name: name, Kind: kind, Port: rtnl.Attributes{
 		nl.IFLA_BRPORT_LEARNING: bit(has('L')), nl.IFLA_BRPORT_UNICAST_FLOOD: bit(has('F')),
 	}}
 }
