@@ -16,7 +16,7 @@ if [ "$1" != shell ]; then
 		usleep 20000
 	done
 	ip link set lo up
-	ip link set eth0 mtu "$mtu" up && ip addr add "$addr" dev eth0
+	ip link set eth0 mtu "$mtu" up && { [ -z "$addr" ] || ip addr add "$addr" dev eth0; }
 	printf '\n#end 0 %d\n' $?
 	exec setsid cttyhack "$0" shell # a controlling terminal, so that ^C reaches what the shell runs
 fi

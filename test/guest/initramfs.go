@@ -20,8 +20,8 @@ var (
 	serveScript []byte
 )
 
-// initramfs is a whole guest system: busybox, the modules of its network card, and our scripts.
-func initramfs(t Tools) ([]byte, error) {
+// GuestInitramfs is a whole guest system: busybox, the modules of its network card, and our scripts.
+func GuestInitramfs(t Tools) ([]byte, error) {
 	a, err := NewInitramfs(t, initScript, "virtio_pci", "virtio_net")
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -22,10 +23,28 @@ import (
 // stable and its speed given, so that the kernel does not measure them.
 const cmdline = "console=ttyS0 quiet panic=-1 tsc=reliable lpj=4000000 mitigations=off nokaslr"
 
+// Linux is a guest that also runs commands.
+type Linux struct{ console *console }
+
+// Boot waits until a guest has booted that somebody else has started with [Arguments], in a pod for example: serial is the other
+// end of its serial line. The guest ends with its QEMU.
+func Boot(ctx context.Context, serial io.ReadWriteCloser) (*Linux, error) {
+	g := &Linux{newConsole(serial, serial)}
+	hangUp := func() error {
+		_ = serial.Close() // an error: the guest was faster
+		<-g.console.ended
+		return nil
+	}
+	if err := g.booted(ctx, hangUp); err != nil {
+		return nil, fmt.Errorf("boot a guest: %w", err)
+	}
+	return g, nil
+}
+
 type qemu struct {
-	cmd     *exec.Cmd
-	console *console
-	done    chan struct{} // closed when QEMU is gone
+	Linux
+	cmd  *exec.Cmd
+	done chan struct{} // closed when QEMU is gone
 }
 
 // QEMU starts Linux in a virtual machine and waits until it has booted.
@@ -37,20 +56,23 @@ func QEMU(ctx context.Context, nic NIC, t Tools) (Guest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %q on tap %q: %w", t.QEMU, nic.Tap, err)
 	}
-	if err := g.booted(ctx); err != nil {
-		return nil, fmt.Errorf("boot a guest on tap %q: %w", nic.Tap, errors.Join(err, g.Close()))
+	if err := g.booted(ctx, g.Close); err != nil {
+		return nil, fmt.Errorf("boot a guest on tap %q: %w", nic.Tap, err)
 	}
 	return g, nil
 }
 
-// booted waits until init.sh has set up the guest. If that takes too long, the error says how far it got.
-func (g *qemu) booted(ctx context.Context) error {
+// booted waits until init.sh has set up the guest, and ends one that fails to. If that takes too long, the error says how far it got.
+func (g *Linux) booted(ctx context.Context, end func() error) error {
 	r, err := g.console.await(ctx)
 	switch {
 	case err != nil && errors.Is(err, ctx.Err()):
-		return errors.Join(err, g.Close(), g.console.end())
+		return errors.Join(err, end(), g.console.end())
 	case err == nil && r.status != 0:
-		return fmt.Errorf("set up the network card: %s", r.said)
+		err = fmt.Errorf("set up the network card: %s", r.said)
+	}
+	if err != nil {
+		err = errors.Join(err, end())
 	}
 	return err
 }
@@ -62,7 +84,7 @@ func startQEMU(nic NIC, t Tools) (*qemu, error) {
 		return nil, err
 	}
 	defer initrd.Close()
-	cmd := exec.Command(t.QEMU, arguments(nic, t)...)
+	cmd := exec.Command(t.QEMU, Arguments([]NIC{nic}, t.Kernel, "/proc/self/fd/3", "stdio")...)
 	cmd.ExtraFiles = []*os.File{initrd}
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -103,7 +125,7 @@ func (g *qemu) runInside(nic NIC) error {
 
 // initrdFile returns a file with the initramfs that goes when nobody has it open.
 func initrdFile(t Tools) (*os.File, error) {
-	content, err := initramfs(t)
+	content, err := GuestInitramfs(t)
 	if err != nil {
 		return nil, fmt.Errorf("build the initramfs: %w", err)
 	}
@@ -118,20 +140,39 @@ func initrdFile(t Tools) (*os.File, error) {
 	return f, nil
 }
 
-// arguments describes the virtual machine. Emulation, always: /dev/kvm says little about whether KVM works on a machine that is
-// virtual itself, and a guest that hangs in its first instructions is a bad way to learn it.
-func arguments(nic NIC, t Tools) []string {
-	return []string{
-		"-accel", "tcg", "-M", "q35", "-cpu", "max", "-m", "128", "-smp", "1",
-		"-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio", "-monitor", "none",
-		"-kernel", t.Kernel, "-initrd", "/proc/self/fd/3", // ExtraFiles[0]
-		"-append", fmt.Sprintf("%s guest.addr=%s guest.mtu=%d", cmdline, nic.Addr, nic.MTU),
-		"-netdev", "tap,id=tap,ifname=" + nic.Tap + ",script=no,downscript=no,vhost=off",
-		"-device", "virtio-net-pci,netdev=tap,mac=" + nic.MAC.String() + ",romfile=",
+// Arguments describes the virtual machine to QEMU; serial is the character device of its console. The guest sets up its first card,
+// with an address if there is one. Emulation, always: /dev/kvm says little about whether KVM works on a machine that is virtual
+// itself, and a guest that hangs in its first instructions is a bad way to learn it.
+func Arguments(nics []NIC, kernel, initrd, serial string) []string {
+	addr := ""
+	if nics[0].Addr.IsValid() {
+		addr = nics[0].Addr.String()
 	}
+	args := []string{
+		"-accel", "tcg", "-M", "q35", "-cpu", "max", "-m", "128", "-smp", "1",
+		"-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", serial, "-monitor", "none",
+		"-kernel", kernel, "-initrd", initrd,
+		"-append", fmt.Sprintf("%s guest.addr=%s guest.mtu=%d", cmdline, addr, nics[0].MTU),
+	}
+	for i, nic := range nics {
+		args = append(args,
+			"-netdev", fmt.Sprintf("tap,id=tap%d,ifname=%s,script=no,downscript=no,vhost=off", i, nic.Tap),
+			"-device", fmt.Sprintf("virtio-net-pci,netdev=tap%d,mac=%s,romfile=", i, nic.MAC))
+	}
+	return args
 }
 
-func (g *qemu) Ping(ctx context.Context, dst netip.Addr, count int) (Ping, error) {
+// Run runs a shell command in the guest and returns what it said; that it ended with another status than 0 is an error.
+func (g *Linux) Run(ctx context.Context, command string) (string, error) {
+	r, err := g.console.run(ctx, command)
+	if err = shellError(r, err); err != nil {
+		return "", fmt.Errorf("run %q in the guest: %w", command, err)
+	}
+	return r.said, nil
+}
+
+// Ping implements [Guest].
+func (g *Linux) Ping(ctx context.Context, dst netip.Addr, count int) (Ping, error) {
 	if err := checkPing(dst, count); err != nil {
 		return Ping{}, err
 	}
@@ -166,7 +207,8 @@ func parsePing(said string) (Ping, error) {
 	return p, nil
 }
 
-func (g *qemu) Serve(port uint16) error {
+// Serve implements [Guest].
+func (g *Linux) Serve(port uint16) error {
 	r, err := g.console.run(context.Background(), fmt.Sprintf("serve %d", port))
 	if err = shellError(r, err); err != nil {
 		return fmt.Errorf("serve port %d: %w", port, err)
@@ -174,7 +216,8 @@ func (g *qemu) Serve(port uint16) error {
 	return nil
 }
 
-func (g *qemu) Transfer(ctx context.Context, dst netip.AddrPort, bytes int64) (Transfer, error) {
+// Transfer implements [Guest].
+func (g *Linux) Transfer(ctx context.Context, dst netip.AddrPort, bytes int64) (Transfer, error) {
 	if err := checkTransfer(dst, bytes); err != nil {
 		return Transfer{}, err
 	}

@@ -31,11 +31,18 @@ func FindTools(ctx context.Context, cacheDir string, log func(string, ...any)) (
 	if err := a.installPrograms(ctx); err != nil {
 		return Tools{}, err
 	}
-	dir, err := a.unpackKernel(ctx, cacheDir)
+	dir, err := a.unpack(ctx, cacheDir, "guest-kernel", kernelPackage)
 	if err != nil {
 		return Tools{}, err
 	}
 	return toolsIn(dir)
+}
+
+// Unpack returns the directory cacheDir/name with the files of Debian packages, which it downloads when the directory is not there.
+// It installs nothing.
+func Unpack(ctx context.Context, cacheDir, name string, packages []string, log func(string, ...any)) (string, error) {
+	a := &apt{log: log}
+	return a.unpack(ctx, cacheDir, name, func(context.Context) ([]string, error) { return packages, nil })
 }
 
 // toolsIn names the tools, given the directory with the unpacked kernel package.
@@ -102,22 +109,22 @@ func staticBusybox() bool {
 	return !slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
 }
 
-// unpackKernel returns the directory with the kernel package's files. It appears under its name only when it is complete, so its
-// being there is the mark that this was done.
-func (a *apt) unpackKernel(ctx context.Context, cacheDir string) (string, error) {
-	done := filepath.Join(cacheDir, "guest-kernel")
+// unpack returns a directory with the packages' files. It appears under its name only when it is complete, so its being there is
+// the mark that this was done.
+func (a *apt) unpack(ctx context.Context, cacheDir, name string, packages func(context.Context) ([]string, error)) (string, error) {
+	done := filepath.Join(cacheDir, name)
 	if _, err := os.Stat(done); err == nil {
 		return done, nil
 	}
 	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
 		return "", err
 	}
-	tmp, err := os.MkdirTemp(cacheDir, "guest-kernel-*")
+	tmp, err := os.MkdirTemp(cacheDir, name+"-*")
 	if err != nil {
 		return "", err
 	}
 	defer os.RemoveAll(tmp)
-	if err := a.fetchKernel(ctx, tmp); err != nil {
+	if err := a.fetch(ctx, tmp, packages); err != nil {
 		return "", err
 	}
 	err = os.Rename(filepath.Join(tmp, "root"), done)
@@ -127,42 +134,46 @@ func (a *apt) unpackKernel(ctx context.Context, cacheDir string) (string, error)
 	return done, err
 }
 
-// fetchKernel downloads the kernel package into dir and unpacks it into dir/root.
-func (a *apt) fetchKernel(ctx context.Context, dir string) error {
+// fetch downloads packages into dir and unpacks them into dir/root.
+func (a *apt) fetch(ctx context.Context, dir string, packages func(context.Context) ([]string, error)) error {
 	if err := a.update(ctx); err != nil {
 		return err
 	}
-	name, err := kernelPackage(ctx)
+	names, err := packages(ctx)
 	if err != nil {
 		return err
 	}
-	a.log("download %s", name)
-	if err := a.get(ctx, dir, "download", name); err != nil {
+	a.log("download %s", strings.Join(names, ", "))
+	if err := a.get(ctx, dir, append([]string{"download"}, names...)...); err != nil {
 		return err
 	}
-	deb, err := onlyMatch(filepath.Join(dir, "*.deb"))
+	files, err := filepath.Glob(filepath.Join(dir, "*.deb"))
 	if err != nil {
 		return err
 	}
-	a.log("unpack %s", filepath.Base(deb))
-	_, err = output(ctx, "", "dpkg-deb", "-x", deb, filepath.Join(dir, "root"))
-	return err
+	for _, deb := range files {
+		a.log("unpack %s", filepath.Base(deb))
+		if _, err := output(ctx, "", "dpkg-deb", "-x", deb, filepath.Join(dir, "root")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // kernelPackage asks which package the metapackage for cloud kernels stands for today.
-func kernelPackage(ctx context.Context) (string, error) {
+func kernelPackage(ctx context.Context) ([]string, error) {
 	const meta = "linux-image-cloud-amd64"
 	out, err := output(ctx, "", "apt-cache", "depends", meta)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	for line := range strings.Lines(out) {
 		name, ok := strings.CutPrefix(strings.TrimSpace(line), "Depends: linux-image-")
 		if ok {
-			return "linux-image-" + name, nil
+			return []string{"linux-image-" + name}, nil
 		}
 	}
-	return "", fmt.Errorf("apt knows no kernel package behind %q", meta)
+	return nil, fmt.Errorf("apt knows no kernel package behind %q", meta)
 }
 
 // update refreshes the package lists, once: a list that is too old names packages the archive no longer has.
