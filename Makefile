@@ -46,6 +46,10 @@ test: tools build ## all tests, on the real kernel in network namespaces of thei
 race: tools ## the same under the race detector (needs gcc)
 	CGO_ENABLED=1 go test -race ./...
 
+.PHONY: e2e
+e2e: ## the built plugin under containerd, CRI-O, kubelet and Multus, with Linux guests in pods (as root; builds those first)
+	cd test/e2e && go vet ./... && TAPBRIDGE_TEST_REQUIRE=all go test -count=1 -timeout 45m -v .
+
 .PHONY: demo
 demo: build ## two guests on one bridge: ping, TCP, flooding, spoofing, clean-up (as root; GUEST=qemu boots Linux)
 	cd test && go build -o ../bin/demo ./demo
@@ -58,6 +62,7 @@ lint: ## gofumpt, staticcheck, errorlint
 	bin/staticcheck ./... && bin/go-errorlint ./...
 	cd test && ../bin/staticcheck ./... && ../bin/go-errorlint ./...
 	cd test/deploy && ../../bin/staticcheck ./... && ../../bin/go-errorlint ./...
+	cd test/e2e && ../../bin/staticcheck ./... && ../../bin/go-errorlint ./...
 
 # What the tests call besides Go: iproute2 is on every node, the rest comes from
 # Debian's packages.
