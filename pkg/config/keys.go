@@ -60,13 +60,28 @@ var foreignKeys = []string{
 // foreignPrefix is reserved by the CNI specification for runtimes.
 const foreignPrefix = "cni.dev/"
 
+func isForeign(key string) bool {
+	return slices.Contains(foreignKeys, key) || strings.HasPrefix(key, foreignPrefix)
+}
+
+// Reduced reports whether the configuration has nothing but what every network's has. Multus 4.3 leaves no more of a cluster network
+// that is a list (LoadDelegateNetConfList), so it says nothing about the one that ADD is given.
+func (h Header) Reduced() bool {
+	for key := range h.object {
+		if !isForeign(key) && key != "ipam" && key != "dns" {
+			return false
+		}
+	}
+	return true
+}
+
 // checkKeys refuses keys that nobody would act upon: a mistyped macTableManager
 // must not leave a guest unprotected.
 func (o object) checkKeys() error {
 	for _, key := range slices.Sorted(maps.Keys(o)) {
 		value := o[key]
 		switch {
-		case isOwn(key), slices.Contains(foreignKeys, key), strings.HasPrefix(key, foreignPrefix):
+		case isOwn(key), isForeign(key):
 		case slices.Contains(laterKeys, key):
 			if s := string(value); s != "false" && s != "null" {
 				return fmt.Errorf("%w: key %q has value %s: not supported yet", ErrUnsupported, key, brief(value))

@@ -60,6 +60,21 @@ func TestMultusReducesTheConfiguration(t *testing.T) {
 	})
 }
 
+// It reduces the configuration of such a network for STATUS as well. That a bridge
+// is missing would then be news about Multus, not about the node. What is not
+// reduced but lacks a bridge is refused.
+func TestMultusReducesTheConfigurationOfSTATUS(t *testing.T) {
+	eachMode(t, func(t *testing.T, n *node) {
+		reduced := conf{
+			"cniVersion": newest, "name": "lan", "type": "tapbridge",
+			"capabilities": conf{"mac": true}, "ipam": conf{"type": "host-local"}, "dns": conf{},
+		}
+		n.call("STATUS", reduced, noAttachment).silent()
+		n.call("STATUS", reduced.with(conf{"mode": n.mode()}), noAttachment).fails(anyCode, "bridge")
+		n.call("STATUS", reduced.with(conf{"brigde": "br0"}), noAttachment).fails(2, "brigde")
+	})
+}
+
 // podman asks VERSION with variables that mean nothing.
 func TestPodmanAsksVERSION(t *testing.T) {
 	t.Parallel()
