@@ -15,7 +15,7 @@ func containerd(cni, configuration string, programs func() string) kind {
 	return kind{
 		cni: cni,
 		start: func(r *runtime) *daemon {
-			config := r.configure(configuration, r.blanks(tool.Runc()))
+			config := r.configure(configuration, r.blanks())
 			cmd := r.command(filepath.Join(programs(), "containerd"), "--config", config)
 			cmd.Env = append(os.Environ(), "PATH="+programs()+":"+filepath.Dir(tool.Runc())+":"+os.Getenv("PATH"))
 			return r.node.daemon("containerd", cmd)

@@ -9,12 +9,10 @@ import (
 var crio = kind{cni: "1.1.0", start: startCRIO}
 
 func startCRIO(r *runtime) *daemon {
-	runc := r.configure("runc.sh", tool.Runc())
-	must(r.t, os.Chmod(runc, 0o755))
 	config := r.configure("crio.conf", struct {
 		blanks
 		Pinns, Conmon, Policy string
-	}{r.blanks(runc), filepath.Join(tool.Bin, "pinns"), tool.Conmon(), tool.Policy()})
+	}{r.blanks(), filepath.Join(tool.Bin, "pinns"), tool.Conmon(), tool.Policy()})
 	storage := r.path("runtime", "storage")
 	if _, err := os.Stat(storage); err != nil {
 		r.loadIntoStorage(storage)

@@ -20,14 +20,17 @@ type node struct {
 	pristine string // the node's network as it is without pods
 }
 
-const lanAddr = "10.213.0.1"
+const (
+	lanAddr  = "10.213.0.1"
+	nodeAddr = "10.99.0.1" // where Kubernetes is on the node
+)
 
+// newNode makes a node whose networks ask for a version of CNI.
 func newNode(t *testing.T, version string) *node {
 	t.Helper()
 	n := &node{box: newBox(t), lan: nstest.New(t), version: version}
 	n.connect()
 	n.installPlugins()
-	n.writeNetworks()
 	n.pristine = nstest.World(n.net)
 	return n
 }
@@ -35,6 +38,7 @@ func newNode(t *testing.T, version string) *node {
 // connect makes the bridge and what is beyond it.
 func (n *node) connect() {
 	n.t.Helper()
+	n.net.Run(n.t, "ip", "addr", "add", nodeAddr+"/32", "dev", "lo")
 	nstest.Bridge(n.t, n.net, "br0", "02:00:00:00:00:01")
 	nstest.Veth(n.t, n.net, "uplink", n.lan, "lan0")
 	n.net.Run(n.t, "ip", "link", "set", "uplink", "address", "02:00:00:00:00:02", "master", "br0")
@@ -43,14 +47,19 @@ func (n *node) connect() {
 	nstest.WaitForwarding(n.t, n.net, "uplink")
 }
 
-// clean demands that pods have left no trace: in the network, in the address pools.
+// clean demands that pods have left no trace.
 func (n *node) clean() {
+	n.t.Helper()
+	n.cleanNetwork()
+	if leases := n.leases(); len(leases) > 0 {
+		n.t.Errorf("addresses are still reserved: %q", leases)
+	}
+}
+
+func (n *node) cleanNetwork() {
 	n.t.Helper()
 	if diff := nstest.Diff(n.pristine, nstest.World(n.net)); diff != "" {
 		n.t.Errorf("the node's network is another (-before +after):\n%s", diff)
-	}
-	if leases := n.leases(); len(leases) > 0 {
-		n.t.Errorf("addresses are still reserved: %q", leases)
 	}
 }
 

@@ -25,11 +25,17 @@ type kind struct {
 	cni   string // the newest version of CNI that it takes
 	start func(*runtime) *daemon
 	load  func(*runtime) // the image, once it runs; nil if that was done before
+
+	networks func(*node) // writes them; nil for the usual ones
 }
 
 func newRuntime(t *testing.T, k kind) *runtime {
 	t.Helper()
 	r := &runtime{node: newNode(t, k.cni), kind: k}
+	if k.networks == nil {
+		k.networks = (*node).writeNetworks
+	}
+	k.networks(r.node)
 	r.write(saved(t), "image.tar")
 	r.start()
 	conn, err := grpc.NewClient("unix://"+r.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -101,6 +107,8 @@ type blanks struct {
 	Handlers                                    []string
 }
 
-func (r *runtime) blanks(runc string) blanks {
+func (r *runtime) blanks() blanks {
+	runc := r.configure("runc.sh", struct{ Cgroup, Runc string }{r.cgroup(), tool.Runc()})
+	must(r.t, os.Chmod(runc, 0o755))
 	return blanks{r.path("runtime"), r.socket(), r.path("plugins"), r.path("networks"), image, runc, handlers}
 }
