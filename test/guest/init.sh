@@ -17,12 +17,12 @@ if [ "$1" != shell ]; then
 	done
 	ip link set lo up
 	ip link set eth0 mtu "$mtu" up && { [ -z "$addr" ] || ip addr add "$addr" dev eth0; }
-	printf '\n#end 0 %d\n' $?
-	exec setsid cttyhack "$0" shell # a controlling terminal, so that ^C reaches what the shell runs
+	exec setsid cttyhack "$0" shell $? # a controlling terminal, so that ^C reaches what the shell runs
 fi
 
 # A line is a number and a command; the command's output follows, then, on a line of its own, the number again and how it ended.
 stty -echo noflsh
+printf '\n#end 0 %d\n' "$2"
 trap : INT
 while :; do
 	read -r number line || continue
