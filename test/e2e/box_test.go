@@ -26,14 +26,18 @@ type box struct {
 }
 
 // boxInit is the first process. It lives until its standard input ends. /run and /var/lib are where runtimes keep sockets, mounts and
-// state at paths that cannot be configured.
+// state at paths that cannot be configured. The tun device is made as udev would make it: without udev it is for root only.
 const boxInit = `
 mount --make-rprivate /
 mount -t proc proc /proc
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /var/lib
+mknod -m 666 /run/tun c 10 200
 echo ready
 exec cat`
+
+// tunDevice is what containers get as /dev/net/tun.
+const tunDevice = "/run/tun"
 
 // mark begins the name of each box of this process.
 var mark = fmt.Sprintf("tapbridge-e2e-%d-", os.Getpid())

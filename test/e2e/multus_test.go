@@ -70,7 +70,7 @@ func (c *cluster) start(name string, annotations map[string]string, containers .
 		"metadata": conf{"name": name, "annotations": annotations},
 		"spec": conf{
 			"nodeName": "node1", "containers": containers, "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 1,
-			"volumes": []conf{{"name": "tun", "hostPath": conf{"path": "/dev/net/tun", "type": "CharDevice"}}},
+			"volumes": []conf{{"name": "tun", "hostPath": conf{"path": tunDevice, "type": "CharDevice"}}},
 		},
 	}, nil))
 	p := &clusterPod{cluster: c}

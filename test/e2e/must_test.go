@@ -7,7 +7,7 @@ import (
 )
 
 // patience is for a busy machine; what is waited for here takes some seconds at most.
-const patience = 3 * time.Minute
+const patience = 2 * time.Minute
 
 func must(t *testing.T, err error) {
 	t.Helper()

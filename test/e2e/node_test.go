@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -21,14 +22,16 @@ type node struct {
 }
 
 const (
-	lanAddr  = "10.213.0.1"
-	nodeAddr = "10.99.0.1" // where Kubernetes is on the node
+	lanAddr  = "10.213.0.1" // the gateway of the pods' addresses
+	dhcpAddr = "10.214.0.1" // of a DHCP server on the LAN, in another subnet
+	nodeAddr = "10.99.0.1"  // where Kubernetes is on the node
 )
 
 // newNode makes a node whose networks ask for a version of CNI.
 func newNode(t *testing.T, version string) *node {
 	t.Helper()
-	n := &node{box: newBox(t), lan: nstest.New(t), version: version}
+	lan := nstest.New(t) // before the box, which sees the mounts that there are
+	n := &node{box: newBox(t), lan: lan, version: version}
 	n.connect()
 	n.installPlugins()
 	n.pristine = nstest.World(n.net)
@@ -43,7 +46,9 @@ func (n *node) connect() {
 	nstest.Veth(n.t, n.net, "uplink", n.lan, "lan0")
 	n.net.Run(n.t, "ip", "link", "set", "uplink", "address", "02:00:00:00:00:02", "master", "br0")
 	n.lan.Run(n.t, "ip", "link", "set", "lan0", "address", "02:00:00:00:00:03")
-	n.lan.Run(n.t, "ip", "addr", "add", lanAddr+"/24", "dev", "lan0")
+	for _, addr := range []string{lanAddr, dhcpAddr} {
+		n.lan.Run(n.t, "ip", "addr", "add", addr+"/24", "dev", "lan0")
+	}
 	nstest.WaitForwarding(n.t, n.net, "uplink")
 }
 
@@ -51,8 +56,10 @@ func (n *node) connect() {
 func (n *node) clean() {
 	n.t.Helper()
 	n.cleanNetwork()
-	if leases := n.leases(); len(leases) > 0 {
-		n.t.Errorf("addresses are still reserved: %q", leases)
+	for what, files := range map[string][]string{"addresses": n.found("pools/*/10.*"), "namespaces": n.found(podNamespaces...)} {
+		if len(files) > 0 {
+			n.t.Errorf("%s are still there: %q", what, files)
+		}
 	}
 }
 
@@ -63,11 +70,23 @@ func (n *node) cleanNetwork() {
 	}
 }
 
-// leases are the files in which host-local keeps a reserved address.
-func (n *node) leases() []string {
-	files, err := filepath.Glob(n.path("pools", "*", "10.*"))
-	must(n.t, err)
+// podNamespaces are where containerd and CRI-O mount the network namespaces of pods.
+var podNamespaces = []string{"runtime/state/io.containerd.grpc.v1.cri/netns/*", "runtime/ns/netns/*"}
+
+// found are the files of the node that match.
+func (n *node) found(patterns ...string) (files []string) {
+	n.t.Helper()
+	for _, pattern := range patterns {
+		found, err := filepath.Glob(n.path(pattern))
+		must(n.t, err)
+		files = append(files, found...)
+	}
 	return files
+}
+
+// onLAN is a command beyond the uplink.
+func (n *node) onLAN(name string, args ...string) *exec.Cmd {
+	return n.command("nsenter", append([]string{"--net=" + n.lan.Path, "--", name}, args...)...)
 }
 
 // path is that of a file of the node.

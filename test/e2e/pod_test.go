@@ -3,7 +3,9 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
+	"testing"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -58,9 +60,15 @@ func (p *pod) pid() string {
 	p.t.Helper()
 	answer, err := p.PodSandboxStatus(patient(p.t), &cri.PodSandboxStatusRequest{PodSandboxId: p.id, Verbose: true})
 	must(p.t, err)
+	return pidIn(p.t, answer.Info)
+}
+
+// pidIn is the process that a verbose status names.
+func pidIn(t *testing.T, verbose map[string]string) string {
+	t.Helper()
 	var info struct{ Pid int }
-	must(p.t, json.Unmarshal([]byte(answer.Info["info"]), &info))
-	return fmt.Sprint(info.Pid)
+	must(t, json.Unmarshal([]byte(verbose["info"]), &info))
+	return strconv.Itoa(info.Pid)
 }
 
 // inside runs a command in the pod's network namespace.
