@@ -30,7 +30,6 @@ func (c *cluster) defineNetworks() {
 	must(c.t, c.api("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd, nil))
 	for name, network := range map[string]conf{
 		"second": c.network("second", guarded, c.pool("10.213.0.200", "10.213.0.249")),
-		"queues": c.network("queues", guarded, conf{"multiQueue": true}),
 		"plain":  c.plain(),
 	} {
 		c.define(name, network)
@@ -129,9 +128,7 @@ type networkStatus struct {
 func TestMultusReducesDEL(t *testing.T) {
 	c := newCluster(t)
 	p := c.start("vm", nil, peerAs("peer", 107, "pause"))
-	if networks := p.networks(); len(networks) != 1 || networks[0].Interface != "eth0" || len(networks[0].IPs) != 1 {
-		t.Errorf("want one network, eth0, with one address")
-	}
+	p.requireNetworks("eth0")
 	p.delete()
 	for _, del := range c.succeeded(0, "DEL") {
 		if del.given(t)["bridge"] != nil {

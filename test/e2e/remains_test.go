@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"testing"
 )
 
 // remains lists what is left of the box of that name, or of all whose names begin so: processes, cgroups, mounts, files.
@@ -39,4 +41,24 @@ func processes(box, pids string) (found []string) {
 		}
 	}
 	return found
+}
+
+// The check that ends each test, and all of them, sees what would be left.
+func TestRemainsAreSeen(t *testing.T) {
+	dir, err := os.MkdirTemp("", mark)
+	must(t, err)
+	defer os.RemoveAll(dir)
+	sleeper := exec.Command("sleep", "600")
+	sleeper.Dir = dir
+	must(t, sleeper.Start())
+	t.Cleanup(func() {
+		_ = sleeper.Process.Kill()
+		_ = sleeper.Wait()
+	})
+	left := strings.Join(remains(filepath.Base(dir), ""), "\n")
+	for _, want := range []string{dir, "sleep 600"} {
+		if !strings.Contains(left, want) {
+			t.Errorf("%q is not among what is left:\n%s", want, left)
+		}
+	}
 }

@@ -22,8 +22,8 @@ fi
 
 # A line is a number and a command; the command's output follows, then, on a line of its own, the number again and how it ended.
 stty -echo noflsh
-printf '\n#end 0 %d\n' "$2"
 trap : INT
+printf '\n#end 0 %d\n' "$2"
 while :; do
 	read -r number line || continue
 	sh -c "$line" 2>&1 </dev/null
