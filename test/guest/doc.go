@@ -8,6 +8,7 @@
 //     have a dozen. It is no virtual machine: it opens the tap the simplest way there is, without vnet_hdr and without offloads.
 //   - [QEMU] is Linux under a real VMM, which opens the tap by name inside the pod's namespace, negotiates vnet_hdr and offloads,
 //     and hands the kernel frames larger than the MTU. It boots in a few seconds and needs Debian packages that [FindTools] fetches.
+//     [Boot] is for one whose QEMU the caller starts, in a container for example.
 //
 // A guest of either kind answers the other: what Serve speaks is the same for both.
 //
