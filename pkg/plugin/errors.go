@@ -25,6 +25,14 @@ var (
 	errLimited     = errors.New("attachments have no connectivity")
 )
 
+// The codes of STATUS, which version 1.3.0 of the library has no names for; 1.3.1
+// has, but makes the plugin a third larger (its package invoke brings net/http
+// along).
+const (
+	codeUnavailable = 50
+	codeLimited     = 51
+)
+
 // codeDrift is what CHECK answers when a port is not as it should be; codes from
 // 100 on are the plugin's own.
 const codeDrift = 100
@@ -42,12 +50,12 @@ var codes = []struct {
 	{attach.ErrExists, types.ErrInvalidEnvironmentVariables},
 	{errIO, types.ErrIOFailure},
 	{config.ErrDecode, types.ErrDecodingFailure},
-	{errUnavailable, types.ErrPluginNotAvailable},
-	{errLimited, types.ErrLimitedConnectivity},
-	{bridge.ErrUnsupported, types.ErrPluginNotAvailable},
-	{tap.ErrUnsupported, types.ErrPluginNotAvailable},
+	{errUnavailable, codeUnavailable},
+	{errLimited, codeLimited},
+	{bridge.ErrUnsupported, codeUnavailable},
+	{tap.ErrUnsupported, codeUnavailable},
 	{tap.ErrUnmapped, types.ErrInvalidNetworkConfig},
-	{gateway.ErrUnsupported, types.ErrPluginNotAvailable},
+	{gateway.ErrUnsupported, codeUnavailable},
 	{gateway.ErrAddress, types.ErrInvalidNetworkConfig},
 	{config.ErrInvalid, types.ErrInvalidNetworkConfig},
 	{bridge.ErrNotFound, types.ErrInvalidNetworkConfig},
