@@ -3,6 +3,7 @@ package attach
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 
@@ -60,8 +61,8 @@ func newWork(s *Site, a port.Attachment, br bridge.Bridge) *work {
 	return &work{Site: s, a: a, want: want, br: br}
 }
 
-// step is one change, and what takes it back. A step that fails has taken back
-// itself what it had done.
+// step is one change, and what takes it back, whole or begun: the kernel may have
+// done what it reports a failure of.
 type step struct {
 	name string
 	do   func() error
@@ -85,7 +86,7 @@ func (w *work) steps() []step {
 func (w *work) leg() []step {
 	veth := []step{
 		{"create the veth pair", w.createVeth, w.undoLeg},
-		{name: "mark the veth pair", do: w.markVeth},
+		{name: "mark the pod interface", do: w.markInner},
 	}
 	switch w.a.Mode {
 	case port.HostTap:
@@ -127,21 +128,32 @@ func (w *work) tail() []step {
 		step{name: "verify", do: w.verify})
 }
 
-// run takes the steps one after another. When one fails, those before it are
-// undone in reverse.
+// run takes the steps one after another. When one fails, it and those before it
+// are undone in reverse.
 func run(steps []step) error {
 	for i, s := range steps {
-		if err := s.do(); err != nil {
-			return errors.Join(err, undo(steps[:i]))
+		if err := Guard(s.do); err != nil {
+			return errors.Join(err, undo(steps[:i+1]))
 		}
 	}
 	return nil
 }
 
+// Guard makes an error of a panic, a defect of ours or of a library, so that what
+// was begun is taken back.
+func Guard(do func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v: %s", ErrDefect, p, debug.Stack())
+		}
+	}()
+	return do()
+}
+
 func undo(steps []step) (err error) {
 	for i := len(steps) - 1; i >= 0; i-- {
 		if s := steps[i]; s.undo != nil {
-			if e := s.undo(); e != nil {
+			if e := Guard(s.undo); e != nil {
 				err = errors.Join(err, fmt.Errorf("left behind, undoing %q failed: %w", s.name, e))
 			}
 		}
@@ -184,6 +196,9 @@ func (w *work) reread() (err error) {
 	if w.br.MTU != planned.MTU || w.br.VLANAware != planned.VLANAware || w.br.DefaultPVID != planned.DefaultPVID && w.br.VLANAware {
 		return fmt.Errorf("bridge %q has been changed since it was looked at: %w", w.br.Name, ErrBusy)
 	}
+	if w.br.Unfinished() {
+		return bridge.Finish(w.host, w.br)
+	}
 	return nil
 }
 
@@ -213,18 +228,15 @@ func (w *work) mark() rtnl.Mark {
 
 func (w *work) createVeth() error {
 	end := func(d *port.Device) redirect.End { return redirect.End{Name: d.Name, MAC: d.MAC, MTU: d.MTU} }
-	return exists(redirect.AddPair(w.host, w.pod, end(w.want.End), end(w.want.Pod), w.a.Group()))
+	return exists(redirect.AddPair(w.host, w.pod, end(w.want.End), end(w.want.Pod), w.mark()))
 }
 
-func (w *work) markVeth() error {
+func (w *work) markInner() error {
 	l, err := w.host.LinkNamed(w.want.Name)
 	if err != nil {
 		return err
 	}
 	w.port, w.inner = l.Index, l.PeerIndex
-	if err := w.host.SetLink(w.port, w.mark().Attributes()...); err != nil {
-		return fmt.Errorf("mark %q: %w", w.want.Name, err)
-	}
 	if err := w.pod.SetLink(w.inner, w.mark().Attributes()...); err != nil {
 		return fmt.Errorf("mark %q: %w", w.want.Pod.Name, err)
 	}
@@ -257,10 +269,7 @@ func exists(err error) error {
 func (w *work) createIFB() (err error) {
 	d := w.want.IFB
 	w.ifb, err = shape.AddIFB(w.host, d.Name, d.MAC, d.MTU, w.mark())
-	if err != nil { // it may have been made all the same
-		err = errors.Join(exists(err), w.removeIFB(w.a.ID))
-	}
-	return err
+	return exists(err)
 }
 
 func (w *work) divert() error { return redirect.Pass(w.host, w.port, w.ifb) }
@@ -292,10 +301,13 @@ func (w *work) mute() error {
 }
 
 func (w *work) join() error {
+	if err := w.br.Pin(w.host, w.want.End.MAC); err != nil {
+		return err
+	}
 	if err := bridge.Join(w.host, w.port, w.br); err != nil {
 		return fmt.Errorf("port %q: %w", w.want.Name, err)
 	}
-	return w.br.KeepMAC(w.host)
+	return nil
 }
 
 func (w *work) setFlags() error {

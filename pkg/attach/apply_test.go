@@ -29,7 +29,8 @@ func TestApplyThenRemoveLeavesNothing(t *testing.T) {
 
 var errInjected = errors.New("injected")
 
-// Each step of Apply fails in turn; whatever had been done before is undone.
+// Each step of Apply fails in turn, before it has done anything, or after, and
+// in a way that nobody has foreseen; whatever had been done is undone.
 func TestEveryStepFails(t *testing.T) {
 	for _, newBridge := range []bool{false, true} {
 		eachMode(t, func(n *node, a port.Attachment) {
@@ -40,6 +41,18 @@ func TestEveryStepFails(t *testing.T) {
 
 func (n *node) everyStepFails(a port.Attachment, newBridge bool) {
 	n.Helper()
+	n.everyStep(a, newBridge, errInjected, func(func() error) error { return errInjected })
+	n.everyStep(a, newBridge, ErrDefect, func(do func() error) error {
+		if err := do(); err != nil {
+			return err
+		}
+		panic("injected")
+	})
+}
+
+// everyStep makes the steps fail that way, one at a time.
+func (n *node) everyStep(a port.Attachment, newBridge bool, want error, fail func(do func() error) error) {
+	n.Helper()
 	if newBridge {
 		a.Bridge = "br1"
 	}
@@ -49,8 +62,9 @@ func (n *node) everyStepFails(a port.Attachment, newBridge bool) {
 		n.site(func(s *Site) {
 			steps := newWork(s, a, n.plan(s, newBridge)).steps()
 			failed = steps[i].name
-			steps[i].do = func() error { return errInjected }
-			if err := run(steps); !errors.Is(err, errInjected) || strings.Contains(err.Error(), "left behind") {
+			do := steps[i].do
+			steps[i].do = func() error { return fail(do) }
+			if err := run(steps); !errors.Is(err, want) || strings.Contains(err.Error(), "left behind") {
 				n.Errorf("step %q: %v", failed, err)
 			}
 		})

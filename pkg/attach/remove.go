@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
-	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/dan"
 	"github.com/tapbridge/tapbridge/pkg/fdb"
 	"github.com/tapbridge/tapbridge/pkg/port"
@@ -14,8 +13,8 @@ import (
 // Remove deletes every device and entry of an attachment that is still there,
 // and its description for Kata, and nothing else. It needs nothing but the
 // identity: what was built is read from the kernel. A part that cannot be removed
-// does not keep the others. Errors: ErrBusy, when the bridge has an MTU to be kept
-// and is locked too long; those of dan.Folder.Remove.
+// does not keep the others. Errors: ErrBusy, when masquerade rules are being made
+// for too long; those of dan.Folder.Remove.
 func (s *Site) Remove(id port.ID) error {
 	end, there, err := find(s.host, id.PortName())
 	if err != nil {
@@ -24,34 +23,10 @@ func (s *Site) Remove(id port.ID) error {
 	return errors.Join(
 		dan.Kata.Remove(id.ContainerID, id.PortName()),
 		s.unmasquerade(id, end, there),
-		s.removeDevices(id, end, there))
+		s.remove(id))
 }
 
-func (s *Site) removeDevices(id port.ID, end rtnl.Link, there bool) error {
-	br, err := s.bridgeOf(end, there)
-	if err != nil {
-		return err
-	}
-	if br.Kind == bridge.Kind && br.MTU != bridge.DefaultMTU {
-		unlock, err := lock(br.Name) // an ADD must not see the MTU that the kernel falls back to
-		if err != nil {
-			return err
-		}
-		defer unlock()
-	}
-	return s.remove(id)
-}
-
-// bridgeOf is the bridge that the attachment's port is on; the zero Link when
-// there is none.
-func (s *Site) bridgeOf(end rtnl.Link, there bool) (rtnl.Link, error) {
-	if !there {
-		return rtnl.Link{}, nil
-	}
-	return s.master(end)
-}
-
-// remove is removeDevices under the lock, where that is needed.
+// remove is Remove for the devices alone.
 func (s *Site) remove(id port.ID) error {
 	return errors.Join(s.removeIFB(id), s.removePort(id))
 }
@@ -77,18 +52,14 @@ func (s *Site) removePort(id port.ID) error {
 	if !there || !ours(end, id) {
 		return s.removePodSide(id, nil)
 	}
-	br, err := s.master(end)
 	podErr := s.removePodSide(id, &end)
-	err = errors.Join(err, s.removeMovedEntries(end), podErr)
+	err = errors.Join(s.removeMovedEntries(end), podErr)
 	if podErr != nil && s.pod == nil {
 		return err // the port is the only way to the pod's side: keep it for the next try
 	}
 	// A veth end has gone with its peer by now, unless the peer was elsewhere.
 	if e := ignoreMissing(s.host.Delete(end.Index)); e != nil {
 		err = errors.Join(err, fmt.Errorf("delete port %q: %w", end.Name, e))
-	}
-	if br.Kind == bridge.Kind {
-		err = errors.Join(err, ignoreMissing(bridge.Of(br).KeepMTU(s.host)))
 	}
 	return err
 }

@@ -22,6 +22,8 @@ var (
 	ErrTaken = errors.New("MAC address is taken")
 	// ErrBusy says that a lock could not be had in time.
 	ErrBusy = errors.New("busy")
+	// ErrDefect says that the program itself is wrong.
+	ErrDefect = errors.New("defect in tapbridge, please report it")
 )
 
 // Site is where attachments are made: the bridge's network namespace, which is

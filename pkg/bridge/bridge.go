@@ -3,6 +3,7 @@
 package bridge
 
 import (
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -43,6 +44,9 @@ type Bridge struct {
 	Up    bool
 	Made  bool // by Create, now or earlier
 
+	unfinished bool // a Create has ended before it was done
+	nameless   bool // neither MAC set nor a port: the next port's becomes its own
+
 	VLANAware   bool   // vlan_filtering is on
 	DefaultPVID uint16 // the VLAN that a new port is put into; 0: none
 }
@@ -65,34 +69,53 @@ func Find(c *rtnl.Conn, name string) (Bridge, error) {
 func Of(l rtnl.Link) Bridge {
 	filtering, _ := l.Data.Uint8(nl.IFLA_BR_VLAN_FILTERING)
 	pvid, _ := l.Data.Uint16(nl.IFLA_BR_VLAN_DEFAULT_PVID)
-	return Bridge{Name: l.Name, Index: l.Index, MAC: l.MAC(), MTU: l.MTU, Up: l.Up(), Made: l.Alias == madeByUs, VLANAware: filtering == 1, DefaultPVID: pvid}
+	b := Bridge{Name: l.Name, Index: l.Index, MAC: l.MAC(), MTU: l.MTU, Up: l.Up(), Made: l.Alias == madeByUs, VLANAware: filtering == 1, DefaultPVID: pvid}
+	b.unfinished, b.nameless = b.Made && l.Group == b.unfinishedGroup(), nameless(l)
+	return b
 }
 
 // Create makes the bridge that want describes but for its MAC, which is random.
 // It stays as it is whatever joins it: MAC and MTU are pinned by having been set
 // (the kernel would otherwise follow the ports), and a port forwards at once (no
 // forward delay). Its own stack is muted, so that the node does not appear on the
-// guests' network uninvited.
+// guests' network uninvited. A Create that is killed leaves a bridge that is to be
+// finished.
 func Create(c *rtnl.Conn, want Bridge) (Bridge, error) {
 	want.MAC, want.Made = random(), true
-	if err := add(c, want); err != nil {
-		return Bridge{}, fmt.Errorf("create bridge %q: %w", want.Name, err)
+	err := add(c, want)
+	b, findErr := Find(c, want.Name)
+	if err == nil {
+		err = findErr
 	}
-	b, err := Find(c, want.Name)
-	if err != nil {
-		return Bridge{}, err
-	}
-	if want.Index = b.Index; want.VLANAware && !b.VLANAware {
+	if want.Index = b.Index; err == nil && want.VLANAware && !b.VLANAware {
 		err = fmt.Errorf("VLAN filtering: %w", ErrUnsupported)
-	} else {
-		err = raise(c, want)
 	}
-	if err != nil {
-		return want, errors.Join(fmt.Errorf("create bridge %q: %w", want.Name, err), Delete(c, want))
+	if err == nil {
+		err = Finish(c, want)
 	}
-	return want, nil
+	if err == nil {
+		return want, nil
+	}
+	err = fmt.Errorf("create bridge %q: %w", want.Name, err)
+	if findErr == nil && b.MAC == want.MAC { // made all the same
+		err = errors.Join(err, Delete(c, b))
+	}
+	return want, err
 }
 
+// unfinishedGroup is the link group of a bridge that Create has not finished: far
+// from the numbers that people use, and those of attachments, and nobody else's.
+func (b Bridge) unfinishedGroup() uint32 {
+	return 0x34<<24 | uint32(b.MAC[3])<<16 | uint32(b.MAC[4])<<8 | uint32(b.MAC[5])
+}
+
+// Unfinished reports whether a Create has ended before it was done. Under the
+// bridge's lock there is none that may still be at it.
+func (b Bridge) Unfinished() bool { return b.unfinished }
+
+// add makes the bridge and tells that it is ours in one system call. The second
+// message goes by the group, which a bridge that somebody else has made meanwhile
+// does not have. Only a change pins the MTU (net/core/dev.c, netif_set_mtu_ext).
 func add(c *rtnl.Conn, b Bridge) error {
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(Kind))
@@ -101,21 +124,28 @@ func add(c *rtnl.Conn, b Bridge) error {
 	if b.VLANAware { // a kernel without VLAN filtering skips it without a word
 		data.AddRtAttr(nl.IFLA_BR_VLAN_FILTERING, flag(true))
 	}
-	return c.Change(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL,
-		nl.NewIfInfomsg(unix.AF_UNSPEC),
-		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(b.Name)),
-		nl.NewRtAttr(unix.IFLA_ADDRESS, b.MAC.HardwareAddr()),
-		info)
+	group := nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(b.unfinishedGroup()))
+	return c.Sequence(
+		rtnl.Message{Kind: unix.RTM_NEWLINK, Flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, Parts: []nl.NetlinkRequestData{
+			nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(b.Name)),
+			nl.NewRtAttr(unix.IFLA_ADDRESS, b.MAC.HardwareAddr()), group, mtu(another(b.MTU)), info,
+		}},
+		rtnl.Message{Kind: unix.RTM_NEWLINK, Parts: []nl.NetlinkRequestData{ // of whatever is in that group
+			nl.NewIfInfomsg(unix.AF_UNSPEC), group, nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(madeByUs)), mtu(b.MTU),
+		}})
 }
 
-func raise(c *rtnl.Conn, b Bridge) error {
+// Finish does the rest of Create's work.
+func Finish(c *rtnl.Conn, b Bridge) error {
 	if err := c.Mute(b.Name); err != nil {
 		return fmt.Errorf("turn IPv6 off: %w", err)
 	}
-	if err := b.setMTU(c, nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(madeByUs))); err != nil {
-		return err
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index, msg.Flags, msg.Change = int32(b.Index), unix.IFF_UP, unix.IFF_UP
+	if err := c.Change(unix.RTM_SETLINK, 0, msg, nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(0))); err != nil {
+		return fmt.Errorf("set up: %w", err)
 	}
-	return c.SetUp(b.Index)
+	return nil
 }
 
 // Delete removes a bridge that Create made, unless somebody has joined it since.
@@ -130,39 +160,53 @@ func Delete(c *rtnl.Conn, b Bridge) error {
 	return nil
 }
 
-// KeepMAC gives the bridge its address back where a new port has changed it: the
-// kernel lets a bridge whose address was never set follow the lowest of its
-// ports (br_stp_recalculate_bridge_id), and its neighbours would lose it.
-func (b Bridge) KeepMAC(c *rtnl.Conn) error {
-	now, err := c.LinkAt(b.Index)
-	if err != nil || now.MAC() == b.MAC || b.MAC.IsZero() {
-		return err
+// Pin keeps a port with that address from changing the bridge, when it joins and
+// when it leaves. A bridge whose MAC was never set takes the lowest of its ports'
+// (net/bridge/br_stp_if.c, br_stp_recalculate_bridge_id); one whose MTU was never
+// set forgets it with its last port (net/bridge/br_if.c, br_mtu_auto_adjust). What
+// has been set stays. It is done before the port joins, so that there is no moment
+// at which the bridge is another.
+func (b Bridge) Pin(c *rtnl.Conn, port mac.Addr) error {
+	if (b.nameless || bytes.Compare(port[:], b.MAC[:]) < 0) && !b.MAC.IsZero() {
+		if err := c.SetLink(b.Index, nl.NewRtAttr(unix.IFLA_ADDRESS, b.MAC.HardwareAddr())); err != nil {
+			return fmt.Errorf("pin MAC %s of bridge %q: %w", b.MAC, b.Name, err)
+		}
 	}
-	if err := c.SetLink(b.Index, nl.NewRtAttr(unix.IFLA_ADDRESS, b.MAC.HardwareAddr())); err != nil {
-		return fmt.Errorf("keep MAC %s of bridge %q: %w", b.MAC, b.Name, err)
-	}
-	return nil
-}
-
-// KeepMTU gives the bridge its MTU back where the kernel has forgotten it with
-// the last port (br_mtu_auto_adjust). With other ports left the kernel is right:
-// it takes the smallest of theirs.
-func (b Bridge) KeepMTU(c *rtnl.Conn) error {
-	now, err := c.LinkAt(b.Index)
-	if err != nil || now.MTU == b.MTU {
-		return err
+	if b.MTU == DefaultMTU { // what the kernel falls back to
+		return nil
 	}
 	if ports, err := c.LinksOf(b.Index); err != nil || len(ports) > 0 {
 		return err
 	}
-	return b.setMTU(c)
-}
-
-func (b Bridge) setMTU(c *rtnl.Conn, more ...nl.NetlinkRequestData) error {
-	if err := c.SetLink(b.Index, append(more, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(b.MTU))))...); err != nil {
-		return fmt.Errorf("set MTU %d of bridge %q: %w", b.MTU, b.Name, err)
+	if err := c.Sequence(b.setMTU(another(b.MTU)), b.setMTU(b.MTU)); err != nil {
+		return fmt.Errorf("pin MTU %d of bridge %q: %w", b.MTU, b.Name, err)
 	}
 	return nil
+}
+
+func (b Bridge) setMTU(bytes int) rtnl.Message {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(b.Index)
+	return rtnl.Message{Kind: unix.RTM_SETLINK, Parts: []nl.NetlinkRequestData{msg, mtu(bytes)}}
+}
+
+// another is an MTU that differs and does no harm for a moment: below 1280 the
+// kernel would drop IPv6 addresses. 65535 is the largest.
+func another(mtu int) int {
+	if mtu == 65535 {
+		return mtu - 1
+	}
+	return mtu + 1
+}
+
+func mtu(bytes int) *nl.RtAttr { return nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(bytes))) }
+
+// nameless tells by the identity for STP, which has the address of a port, or the
+// one that was set, or none.
+func nameless(l rtnl.Link) bool {
+	const sizeofID, priority = 8, 2 // struct ifla_bridge_id
+	id := l.Data[nl.IFLA_BR_BRIDGE_ID]
+	return len(id) == sizeofID && mac.From(id[priority:]).IsZero()
 }
 
 // random is a locally administered unicast address.

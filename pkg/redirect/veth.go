@@ -25,11 +25,12 @@ type End struct {
 }
 
 // AddPair makes a veth pair between two namespaces in one message: both ends
-// have their MAC, MTU and group from the first moment.
-func AddPair(host, pod *rtnl.Conn, port, inner End, group uint32) error {
+// have their MAC, MTU and group from the first moment, and port has its alias
+// before anybody can be killed.
+func AddPair(host, pod *rtnl.Conn, port, inner End, m rtnl.Mark) error {
 	peer := nl.NewRtAttr(nl.VETH_INFO_PEER, nil)
 	nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
-	for _, a := range inner.attributes(group) {
+	for _, a := range inner.attributes(m.Group) {
 		peer.AddChild(a)
 	}
 	if fd := pod.FD(); fd >= 0 {
@@ -39,8 +40,8 @@ func AddPair(host, pod *rtnl.Conn, port, inner End, group uint32) error {
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(Kind))
 	info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddChild(peer)
 
-	parts := append([]nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC), info}, port.attributes(group)...)
-	if err := host.Change(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, parts...); err != nil {
+	parts := append([]nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC), info}, port.attributes(m.Group)...)
+	if err := host.Create(port.Name, m, parts...); err != nil {
 		return fmt.Errorf("create veth pair %q and %q: %w", port.Name, inner.Name, err)
 	}
 	return nil
