@@ -112,7 +112,7 @@ func (r *request) ipamStatus() error {
 func (r *request) ipamAdd(site *attach.Site, c *config.Config, a port.Attachment, result *types100.Result) error {
 	answer, err := invoke.DelegateAdd(context.Background(), c.IPAM, r.stdin, &delegate{stderr: r.stderr})
 	if err == nil {
-		err = r.adopt(site, c, answer, result)
+		err = attach.Guard(func() error { return r.adopt(site, c, answer, result) })
 	}
 	if err == nil {
 		return nil

@@ -12,12 +12,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"slices"
 	"syscall"
 
 	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/config"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
@@ -61,23 +61,14 @@ var verbs = map[string]verb{
 func Run(getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
 	signal.Ignore(syscall.SIGPIPE) // a caller who has gone must not keep us from cleaning up
 	r := &request{environment: readEnvironment(getenv), stdout: stdout, stderr: stderr}
-	if err := r.answer(stdin); err != nil {
+	if err := attach.Guard(func() error { return r.answer(stdin) }); err != nil {
 		r.printError(err)
 		return 1
 	}
 	return 0
 }
 
-// recovered turns a panic, a defect of ours or of a library, into an error that
-// the caller can read.
-func recovered(err *error) {
-	if p := recover(); p != nil {
-		*err = fmt.Errorf("defect in tapbridge, please report it: %v: %s", p, debug.Stack())
-	}
-}
-
-func (r *request) answer(stdin io.Reader) (err error) {
-	defer recovered(&err)
+func (r *request) answer(stdin io.Reader) error {
 	if r.command == "VERSION" {
 		return r.version(stdin)
 	}

@@ -39,7 +39,7 @@ func (r *request) add() error {
 	if err := site.Apply(a, br); err != nil {
 		return err
 	}
-	if err := r.complete(site, c, a); err != nil {
+	if err := attach.Guard(func() error { return r.complete(site, c, a) }); err != nil {
 		return errors.Join(err, site.Undo(a))
 	}
 	return nil
@@ -57,7 +57,7 @@ func (r *request) complete(site *attach.Site, c *config.Config, a port.Attachmen
 			return err
 		}
 	}
-	if err := r.serve(site, c, a, result); err != nil {
+	if err := attach.Guard(func() error { return r.serve(site, c, a, result) }); err != nil {
 		return errors.Join(err, r.ipamDel())
 	}
 	return nil
