@@ -26,25 +26,7 @@ type Conn struct {
 
 // Open connects to the network namespace of the process.
 func Open() (*Conn, error) {
-	return open(netns.None(), nil)
-}
-
-// OpenAt connects to the network namespace at path. The error is that of
-// ns.GetNS when path is missing or is no network namespace.
-func OpenAt(path string) (*Conn, error) {
-	target, err := ns.GetNS(path)
-	if err != nil {
-		return nil, err
-	}
-	c, err := open(netns.NsHandle(target.Fd()), target)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open network namespace %q: %w", path, err), target.Close())
-	}
-	return c, nil
-}
-
-func open(at netns.NsHandle, target ns.NetNS) (*Conn, error) {
-	socket, err := nl.GetNetlinkSocketAt(at, netns.None(), unix.NETLINK_ROUTE)
+	socket, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
@@ -52,8 +34,22 @@ func open(at netns.NsHandle, target ns.NetNS) (*Conn, error) {
 		socket.Close()
 		return nil, fmt.Errorf("ask netlink for its reasons: %w", err)
 	}
-	sockets := map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}
-	return &Conn{sockets: sockets, ns: target}, nil
+	return &Conn{sockets: map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}}, nil
+}
+
+// OpenAt connects to the network namespace at path. The error is that of
+// ns.GetNS when path is missing or is no network namespace.
+func OpenAt(path string) (c *Conn, err error) {
+	target, err := ns.GetNS(path)
+	if err != nil {
+		return nil, err
+	}
+	err = inside(target, func() (err error) { c, err = Open(); return err })
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open network namespace %q: %w", path, err), target.Close())
+	}
+	c.ns = target
+	return c, nil
 }
 
 // Close releases the sockets and the hold on the namespace.
@@ -76,11 +72,8 @@ func (c *Conn) Handle() (netlinksafe.Handle, error) {
 	if c.handle.Handle != nil {
 		return c.handle, nil
 	}
-	at := netns.None()
-	if c.ns != nil {
-		at = netns.NsHandle(c.ns.Fd())
-	}
-	handle, err := netlinksafe.NewHandleAt(at, unix.NETLINK_ROUTE)
+	var handle netlinksafe.Handle
+	err := c.Inside(func() (err error) { handle, err = netlinksafe.NewHandle(unix.NETLINK_ROUTE); return err })
 	if err != nil {
 		return handle, fmt.Errorf("open a netlink handle: %w", err)
 	}
@@ -90,29 +83,41 @@ func (c *Conn) Handle() (netlinksafe.Handle, error) {
 
 // Inside runs f on a thread that is in the connection's namespace. Netlink does
 // not need it; two things do: /dev/net/tun gives a tap to the namespace in
-// which it is opened, and /proc/sys/net shows that of the writing thread. The
-// caller's own thread goes there and comes back: another one would cost as much as
-// a tap. Goroutines that f starts are not inside.
+// which it is opened, and /proc/sys/net shows that of the writing thread.
+// Goroutines that f starts are not inside.
 func (c *Conn) Inside(f func() error) error {
 	if c.ns == nil {
 		return f()
 	}
+	return inside(c.ns, f)
+}
+
+// attempts is how often the way home is tried: nothing could be undone from a pod.
+const attempts = 3
+
+// inside moves the caller's own thread and brings it back: another one would cost
+// as much as a tap. A thread that cannot come home is used for nothing else; the
+// netlink library would let it go on (vishvananda/netlink 1.3.1, executeInNetns).
+func inside(target ns.NetNS, f func() error) error {
 	runtime.LockOSThread()
 	home, err := netns.Get()
 	if err == nil {
 		defer home.Close()
-		err = unix.Setns(int(c.ns.Fd()), unix.CLONE_NEWNET)
+		err = unix.Setns(int(target.Fd()), unix.CLONE_NEWNET)
 	}
 	if err != nil {
 		runtime.UnlockOSThread()
-		return fmt.Errorf("enter network namespace %q: %w", c.ns.Path(), err)
+		return fmt.Errorf("enter network namespace %q: %w", target.Path(), err)
 	}
 	err = f()
-	if lost := unix.Setns(int(home), unix.CLONE_NEWNET); lost != nil {
-		return errors.Join(err, fmt.Errorf("leave network namespace %q: %w", c.ns.Path(), lost)) // and the thread is used for nothing else
+	var lost error
+	for range attempts {
+		if lost = unix.Setns(int(home), unix.CLONE_NEWNET); lost == nil {
+			runtime.UnlockOSThread()
+			return err
+		}
 	}
-	runtime.UnlockOSThread()
-	return err
+	return errors.Join(err, fmt.Errorf("leave network namespace %q: %w", target.Path(), lost))
 }
 
 // FD is the descriptor of the namespace, for IFLA_NET_NS_FD; -1 stands for the

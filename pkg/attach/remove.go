@@ -1,38 +1,59 @@
 package attach
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/dan"
 	"github.com/tapbridge/tapbridge/pkg/fdb"
 	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/redirect"
 )
 
 // Remove deletes every device and entry of an attachment that is still there,
 // and its description for Kata, and nothing else. It needs nothing but the
 // identity: what was built is read from the kernel. A part that cannot be removed
-// does not keep the others. Errors: ErrBusy, when masquerade rules are being made
+// does not keep the others, but for the port: by that, and the record on it, the
+// next try finds the rest. Errors: ErrBusy, when masquerade rules are being made
 // for too long; those of dan.Folder.Remove.
 func (s *Site) Remove(id port.ID) error {
 	end, there, err := find(s.host, id.PortName())
 	if err != nil {
 		return err
 	}
-	return errors.Join(
+	err = errors.Join(
 		dan.Kata.Remove(id.ContainerID, id.PortName()),
 		s.unmasquerade(id, end, there),
-		s.remove(id))
+		s.removeAround(id, end, there))
+	if err != nil {
+		return err
+	}
+	return s.removePort(end, there && ours(end, id))
 }
 
 // remove is Remove for the devices alone.
 func (s *Site) remove(id port.ID) error {
-	return errors.Join(s.removeIFB(id), s.removePort(id))
+	end, there, err := find(s.host, id.PortName())
+	if err == nil {
+		err = s.removeAround(id, end, there)
+	}
+	if err != nil {
+		return err
+	}
+	return s.removePort(end, there && ours(end, id))
 }
 
-// removeIFB comes before the port, which keeps the attachment visible until the
-// end.
+// removeAround removes the devices and entries that are not the port.
+func (s *Site) removeAround(id port.ID, end rtnl.Link, there bool) error {
+	if !there || !ours(end, id) {
+		return errors.Join(s.removeIFB(id), s.removePodSide(id, nil))
+	}
+	return errors.Join(s.removeIFB(id), s.removeMovedEntries(end), s.removePodSide(id, &end))
+}
+
 func (s *Site) removeIFB(id port.ID) error {
 	l, there, err := find(s.host, id.IFBName())
 	if err != nil || !there || !ours(l, id) {
@@ -44,24 +65,16 @@ func (s *Site) removeIFB(id port.ID) error {
 	return nil
 }
 
-func (s *Site) removePort(id port.ID) error {
-	end, there, err := find(s.host, id.PortName())
-	if err != nil {
-		return err
+// removePort finds a veth end gone with its peer by now, unless the peer was
+// elsewhere.
+func (s *Site) removePort(end rtnl.Link, mine bool) error {
+	if !mine {
+		return nil
 	}
-	if !there || !ours(end, id) {
-		return s.removePodSide(id, nil)
+	if err := ignoreMissing(s.host.Delete(end.Index)); err != nil {
+		return fmt.Errorf("delete port %q: %w", end.Name, err)
 	}
-	podErr := s.removePodSide(id, &end)
-	err = errors.Join(s.removeMovedEntries(end), podErr)
-	if podErr != nil && s.pod == nil {
-		return err // the port is the only way to the pod's side: keep it for the next try
-	}
-	// A veth end has gone with its peer by now, unless the peer was elsewhere.
-	if e := ignoreMissing(s.host.Delete(end.Index)); e != nil {
-		err = errors.Join(err, fmt.Errorf("delete port %q: %w", end.Name, e))
-	}
-	return err
+	return nil
 }
 
 // removeMovedEntries deletes the guest's entries where a frame on another port has
@@ -149,7 +162,8 @@ func grouped(links []rtnl.Link, group uint32) (n int) {
 }
 
 // deleteAll removes the links in one transaction when they are what their group
-// holds in all, otherwise one by one.
+// holds in all, otherwise one by one: the veth end last, since the port goes with
+// it.
 func deleteAll(in side, links []rtnl.Link, group uint32, inGroup int) (err error) {
 	if len(links) > 1 && grouped(links, group) == len(links) && inGroup == len(links) {
 		if err := ignoreMissing(in.DeleteGroup(group)); err != nil {
@@ -157,12 +171,23 @@ func deleteAll(in side, links []rtnl.Link, group uint32, inGroup int) (err error
 		}
 		return nil
 	}
+	slices.SortFunc(links, func(a, b rtnl.Link) int { return cmp.Compare(last(a), last(b)) })
 	for _, l := range links {
+		if err != nil && last(l) == 1 {
+			return err // by the port the next try finds the rest
+		}
 		if e := ignoreMissing(in.Delete(l.Index)); e != nil {
 			err = errors.Join(err, fmt.Errorf("delete %q: %w", l.Name, e))
 		}
 	}
 	return err
+}
+
+func last(l rtnl.Link) int {
+	if l.Kind == redirect.Kind {
+		return 1
+	}
+	return 0
 }
 
 func ignoreMissing(err error) error {

@@ -82,25 +82,37 @@ func Of(l rtnl.Link) Bridge {
 // finished.
 func Create(c *rtnl.Conn, want Bridge) (Bridge, error) {
 	want.MAC, want.Made = random(), true
-	err := add(c, want)
-	b, findErr := Find(c, want.Name)
-	if err == nil {
-		err = findErr
-	}
-	if want.Index = b.Index; err == nil && want.VLANAware && !b.VLANAware {
-		err = fmt.Errorf("VLAN filtering: %w", ErrUnsupported)
-	}
-	if err == nil {
-		err = Finish(c, want)
-	}
-	if err == nil {
-		return want, nil
-	}
-	err = fmt.Errorf("create bridge %q: %w", want.Name, err)
-	if findErr == nil && b.MAC == want.MAC { // made all the same
-		err = errors.Join(err, Delete(c, b))
+	err := want.create(c)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("create bridge %q: %w", want.Name, err), want.discard(c))
 	}
 	return want, err
+}
+
+func (b *Bridge) create(c *rtnl.Conn) error {
+	if err := add(c, *b); err != nil {
+		return err
+	}
+	made, err := Find(c, b.Name)
+	if err != nil {
+		return err
+	}
+	if b.Index = made.Index; b.VLANAware && !made.VLANAware {
+		return fmt.Errorf("VLAN filtering: %w", ErrUnsupported)
+	}
+	return Finish(c, *b)
+}
+
+// discard removes what has been made of a bridge, told by its address.
+func (b *Bridge) discard(c *rtnl.Conn) error {
+	made, err := Find(c, b.Name)
+	if errors.Is(err, ErrNotFound) || err == nil && made.MAC != b.MAC {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return Delete(c, made)
 }
 
 // unfinishedGroup is the link group of a bridge that Create has not finished: far

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/containernetworking/plugins/pkg/ip"
+	"golang.org/x/sys/unix"
 
 	"github.com/tapbridge/tapbridge/internal/nstest"
 	"github.com/tapbridge/tapbridge/internal/rtnl"
@@ -294,7 +295,12 @@ func TestTableInUseIsNotRemoved(t *testing.T) {
 	n := newNode(t)
 	n.masquerade(mine)
 	before := n.ruleset()
-	n.must(dropTable)
+	n.must(func() error {
+		if err := commit(emptyTable()...); !errors.Is(err, unix.EBUSY) {
+			t.Errorf("removing it: %v, want EBUSY", err)
+		}
+		return nil
+	})
 	if got := n.ruleset(); got != before {
 		t.Errorf("ruleset is %s, want %s", got, before)
 	}

@@ -104,11 +104,7 @@ func removeRules(which func(rule) bool) error {
 		if err != nil || len(mine) == 0 {
 			return err
 		}
-		err = commit(mine.deletions()...)
-		if err == nil {
-			return dropTable()
-		}
-		if !errors.Is(err, unix.ENOENT) {
+		if err := mine.remove(); !errors.Is(err, unix.ENOENT) {
 			return err
 		}
 	}

@@ -106,22 +106,29 @@ func (s ruleSet) deletions() (changes []*nl.NetlinkRequest) {
 	return changes
 }
 
-// dropTable takes away what the first rule brought, unless it is in use: with
-// NLM_F_NONREC the kernel refuses to remove a chain or a table that holds
-// anything, and then removes none of them. So nobody's rule can be lost that
-// comes in between.
-func dropTable() error {
+// remove takes the rules away, and in the same transaction what the first rule
+// brought, unless that is in use: with NLM_F_NONREC the kernel refuses to remove a
+// chain or a table that holds anything, and then removes nothing. So nobody's rule
+// can be lost that comes in between, and no table is left by who is killed.
+func (s ruleSet) remove() error {
+	err := commit(append(s.deletions(), emptyTable()...)...)
+	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOENT) {
+		return commit(s.deletions()...)
+	}
+	return err
+}
+
+// emptyTable removes the table if it is as the library makes it, without rules of
+// anybody.
+func emptyTable() []*nl.NetlinkRequest {
 	chain := func(name string) *nl.NetlinkRequest {
 		return message(unix.NFT_MSG_DELCHAIN, unix.NLM_F_NONREC, text(unix.NFTA_CHAIN_TABLE, table), text(unix.NFTA_CHAIN_NAME, name))
 	}
-	err := commit(
+	return []*nl.NetlinkRequest{
 		message(unix.NFT_MSG_DELRULE, 0, text(unix.NFTA_RULE_TABLE, table), text(unix.NFTA_RULE_CHAIN, postrouting)),
 		chain(postrouting), chain(checks),
-		message(unix.NFT_MSG_DELTABLE, unix.NLM_F_NONREC, text(unix.NFTA_TABLE_NAME, table)))
-	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOENT) {
-		return nil
+		message(unix.NFT_MSG_DELTABLE, unix.NLM_F_NONREC, text(unix.NFTA_TABLE_NAME, table)),
 	}
-	return err
 }
 
 func message(kind, flags int, attrs ...nl.NetlinkRequestData) *nl.NetlinkRequest {
