@@ -17,7 +17,7 @@ func (c *Conn) Addresses(index int) (list []netip.Prefix, err error) {
 		if err != nil || int(header.Index) != index {
 			continue
 		}
-		attrs, parseErr := attributes(msg[header.Len():])
+		attrs, parseErr := ParseAttributes(msg[header.Len():])
 		address, ok := netip.AddrFromSlice(attrs[unix.IFA_ADDRESS])
 		if local, isPeer := netip.AddrFromSlice(attrs[unix.IFA_LOCAL]); isPeer {
 			address, ok = local, true

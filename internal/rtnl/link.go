@@ -11,9 +11,6 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/mac"
 )
 
-// Attributes by number, as IFLA_INFO_DATA and IFLA_INFO_SLAVE_DATA carry them.
-type Attributes map[uint16][]byte
-
 // Link is one device as the kernel describes it.
 type Link struct {
 	Index       int
@@ -53,38 +50,6 @@ func (l Link) Running() bool { return l.oper == netlink.OperUp }
 
 // NoPeer is the namespace id of a link without a peer elsewhere.
 const NoPeer = -1
-
-// Uint8 is attribute n, and whether the kernel sent it.
-func (a Attributes) Uint8(n uint16) (uint8, bool) {
-	if b := a[n]; len(b) == 1 {
-		return b[0], true
-	}
-	return 0, false
-}
-
-// Uint16 is attribute n, and whether the kernel sent it.
-func (a Attributes) Uint16(n uint16) (uint16, bool) {
-	if b := a[n]; len(b) == 2 {
-		return nl.NativeEndian().Uint16(b), true
-	}
-	return 0, false
-}
-
-// Uint32 is attribute n, and whether the kernel sent it.
-func (a Attributes) Uint32(n uint16) (uint32, bool) {
-	if b := a[n]; len(b) == 4 {
-		return nl.NativeEndian().Uint32(b), true
-	}
-	return 0, false
-}
-
-// Uint64 is attribute n, and whether the kernel sent it.
-func (a Attributes) Uint64(n uint16) (uint64, bool) {
-	if b := a[n]; len(b) == 8 {
-		return nl.NativeEndian().Uint64(b), true
-	}
-	return 0, false
-}
 
 // LinkNamed asks for one device by name. IsNotExist tells that there is none.
 func (c *Conn) LinkNamed(name string) (Link, error) {
@@ -183,7 +148,7 @@ func (c *Conn) Mute(name string) error {
 // where there is none.
 func disabled(afSpec Attributes) bool {
 	const disableIPv6 = 26 // DEVCONF_DISABLE_IPV6, in an array of int32 (linux/ipv6.h)
-	inet6, err := attributes(afSpec[unix.AF_INET6])
+	inet6, err := ParseAttributes(afSpec[unix.AF_INET6])
 	conf := inet6[unix.IFLA_INET6_CONF]
 	return err != nil || len(conf) < 4*(disableIPv6+1) || nl.NativeEndian().Uint32(conf[4*disableIPv6:]) != 0
 }
@@ -200,13 +165,15 @@ func skipStats() *nl.RtAttr {
 	return nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(filterSkipStats))
 }
 
+// parseLink reads what is of interest here. The library's own function trusts the
+// length of every attribute.
 func parseLink(msg []byte) (Link, error) {
 	if len(msg) < unix.SizeofIfInfomsg {
-		return Link{}, fmt.Errorf("parse link: %d bytes", len(msg))
+		return Link{}, fmt.Errorf("parse link: %d bytes: %w", len(msg), unix.EPROTO)
 	}
 	header := nl.DeserializeIfInfomsg(msg)
 	l := Link{Index: int(header.Index), flags: header.Flags, NetNsID: NoPeer}
-	top, err := attributes(msg[unix.SizeofIfInfomsg:])
+	top, err := ParseAttributes(msg[unix.SizeofIfInfomsg:])
 	if err == nil {
 		err = l.read(top)
 	}
@@ -235,35 +202,23 @@ func (l *Link) read(top Attributes) (err error) {
 			*a.into = int(int32(v))
 		}
 	}
-	spec, err := attributes(top[unix.IFLA_AF_SPEC])
+	spec, err := ParseAttributes(top[unix.IFLA_AF_SPEC])
 	if err != nil {
 		return err
 	}
 	l.Muted = disabled(spec)
-	info, err := attributes(top[unix.IFLA_LINKINFO])
+	info, err := ParseAttributes(top[unix.IFLA_LINKINFO])
 	if err != nil {
 		return err
 	}
 	l.Kind = info.text(nl.IFLA_INFO_KIND)
-	if l.Data, err = attributes(info[nl.IFLA_INFO_DATA]); err != nil {
+	if l.Data, err = ParseAttributes(info[nl.IFLA_INFO_DATA]); err != nil {
 		return err
 	}
 	if info.text(nl.IFLA_INFO_SLAVE_KIND) == "bridge" {
-		l.Port, err = attributes(info[nl.IFLA_INFO_SLAVE_DATA])
+		l.Port, err = ParseAttributes(info[nl.IFLA_INFO_SLAVE_DATA])
 	}
 	return err
 }
 
 func (a Attributes) text(n uint16) string { return unix.ByteSliceToString(a[n]) }
-
-func attributes(b []byte) (Attributes, error) {
-	parsed, err := nl.ParseRouteAttr(b)
-	if err != nil {
-		return nil, err
-	}
-	attrs := make(Attributes, len(parsed))
-	for _, a := range parsed {
-		attrs[a.Attr.Type&nl.NLA_TYPE_MASK] = a.Value
-	}
-	return attrs, nil
-}

@@ -18,17 +18,32 @@ func (c *Conn) QdiscOptions(index int) (Attributes, error) {
 		return nil, fmt.Errorf("list qdiscs: %w", err)
 	}
 	for _, msg := range msgs {
-		of := nl.DeserializeTcMsg(msg)
-		if of.Ifindex != int32(index) || of.Parent != netlink.HANDLE_ROOT {
-			continue
-		}
-		attrs, err := attributes(msg[nl.SizeofTcMsg:])
+		options, mine, err := parseQdisc(msg, index)
 		if err != nil {
 			return nil, fmt.Errorf("parse the qdisc of link %d: %w", index, err)
 		}
-		return attributes(attrs[nl.TCA_OPTIONS])
+		if mine {
+			return options, nil
+		}
 	}
 	return nil, fmt.Errorf("root qdisc of link %d: %w", index, unix.ENOENT)
+}
+
+// parseQdisc tells whether it is the root qdisc of the device at index. The options
+// of others are left alone: not all kinds have attributes there.
+func parseQdisc(msg []byte, index int) (options Attributes, mine bool, err error) {
+	if len(msg) < nl.SizeofTcMsg {
+		return nil, false, fmt.Errorf("%d bytes: %w", len(msg), unix.EPROTO)
+	}
+	of := nl.DeserializeTcMsg(msg)
+	if of.Ifindex != int32(index) || of.Parent != netlink.HANDLE_ROOT {
+		return nil, false, nil
+	}
+	attrs, err := ParseAttributes(msg[nl.SizeofTcMsg:])
+	if err == nil {
+		options, err = ParseAttributes(attrs[nl.TCA_OPTIONS])
+	}
+	return options, true, err
 }
 
 // SetQdisc replaces the root qdisc of the device at index. Options is nil for a

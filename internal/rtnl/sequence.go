@@ -86,7 +86,7 @@ func reason(m syscall.NetlinkMessage) string {
 	if skip < sizeofNlmsgerr || skip > len(m.Data) {
 		return ""
 	}
-	attrs, err := attributes(m.Data[skip:])
+	attrs, err := ParseAttributes(m.Data[skip:])
 	if err != nil {
 		return ""
 	}

@@ -120,7 +120,7 @@ func (s *Site) Served(a port.Attachment, w gateway.Wish) error {
 // unmasquerade removes the attachment's masquerade rules. Whether there can be any
 // is in the record on its port; without that, the kernel is asked.
 func (s *Site) unmasquerade(id port.ID, end rtnl.Link, there bool) error {
-	if there && ours(end, id) {
+	if there {
 		if a, err := port.ParseRecord(end.Alias); err == nil && !a.Masquerade {
 			return nil
 		}

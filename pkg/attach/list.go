@@ -6,6 +6,7 @@ import (
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/shape"
 )
 
 // Attached is one attachment that has a port in the namespace.
@@ -23,9 +24,9 @@ func (s *Site) List() (all []Attached, unrecorded []rtnl.Link, err error) {
 	for _, l := range links {
 		a, err := port.ParseRecord(l.Alias)
 		switch {
-		case err == nil && l.Name == a.PortName() && ours(l, a.ID):
+		case err == nil && l.Kind != shape.Kind && ours(l, a.ID) && (l.Name == a.PortName() || renamed(l, a.ID)):
 			all = append(all, Attached{a, l})
-			there[l.Name] = true
+			there[a.PortName()] = true
 		case port.Marked(l.Name, l.Group):
 			unrecorded = append(unrecorded, l)
 		}
@@ -38,6 +39,12 @@ func (s *Site) List() (all []Attached, unrecorded []rtnl.Link, err error) {
 		}
 	}
 	return all, unrecorded, err
+}
+
+// renamed tells a port that somebody has given another name. (Where the pod's
+// namespace is the host's, the devices there bear the record as well.)
+func renamed(l rtnl.Link, id port.ID) bool {
+	return l.Group == id.Group() && l.Name != id.IfName && l.Name != id.TapName()
 }
 
 // RemoveOthers removes the attachments of a network that are not among the valid

@@ -20,7 +20,7 @@ import (
 // next try finds the rest. Errors: ErrBusy, when masquerade rules are being made
 // for too long; those of dan.Folder.Remove.
 func (s *Site) Remove(id port.ID) error {
-	end, there, err := find(s.host, id.PortName())
+	end, there, err := s.portOf(id)
 	if err != nil {
 		return err
 	}
@@ -31,24 +31,24 @@ func (s *Site) Remove(id port.ID) error {
 	if err != nil {
 		return err
 	}
-	return s.removePort(end, there && ours(end, id))
+	return s.removePort(end, there)
 }
 
 // remove is Remove for the devices alone.
 func (s *Site) remove(id port.ID) error {
-	end, there, err := find(s.host, id.PortName())
+	end, there, err := s.portOf(id)
 	if err == nil {
 		err = s.removeAround(id, end, there)
 	}
 	if err != nil {
 		return err
 	}
-	return s.removePort(end, there && ours(end, id))
+	return s.removePort(end, there)
 }
 
 // removeAround removes the devices and entries that are not the port.
 func (s *Site) removeAround(id port.ID, end rtnl.Link, there bool) error {
-	if !there || !ours(end, id) {
+	if !there {
 		return errors.Join(s.removeIFB(id), s.removePodSide(id, nil))
 	}
 	return errors.Join(s.removeIFB(id), s.removeMovedEntries(end), s.removePodSide(id, &end))
@@ -67,8 +67,8 @@ func (s *Site) removeIFB(id port.ID) error {
 
 // removePort finds a veth end gone with its peer by now, unless the peer was
 // elsewhere.
-func (s *Site) removePort(end rtnl.Link, mine bool) error {
-	if !mine {
+func (s *Site) removePort(end rtnl.Link, there bool) error {
+	if !there {
 		return nil
 	}
 	if err := ignoreMissing(s.host.Delete(end.Index)); err != nil {

@@ -84,17 +84,33 @@ func (s *Site) Close() {
 // Host is the connection to the bridge's side.
 func (s *Site) Host() *rtnl.Conn { return s.host }
 
-// ours reports whether l was made for the attachment id. Its record says so;
-// before the record is written, or after somebody has overwritten it, name and
-// group do, which no two attachments share.
+// ours reports whether l was made for the attachment id. Its record says so, or
+// name and group do, which no two attachments share, whatever somebody has written
+// over the record.
 func ours(l rtnl.Link, id port.ID) bool {
 	if l.Kind != redirect.Kind && l.Kind != tap.Kind && l.Kind != shape.Kind {
 		return false // a pod can copy an alias to any device, its loopback too
 	}
-	if a, err := port.ParseRecord(l.Alias); err == nil {
-		return a.Is(id)
+	if a, err := port.ParseRecord(l.Alias); err == nil && a.Is(id) {
+		return true
 	}
 	return l.Group == id.Group() && (l.Name == id.PortName() || l.Name == id.IFBName() || l.Name == id.IfName || l.Name == id.TapName())
+}
+
+// portOf finds the attachment's port: by its name, and where that is not to be
+// found by record and group, in case somebody has renamed it.
+func (s *Site) portOf(id port.ID) (rtnl.Link, bool, error) {
+	end, there, err := find(s.host, id.PortName())
+	if err != nil || there && ours(end, id) {
+		return end, there, err
+	}
+	links, err := s.host.Links()
+	for _, l := range links {
+		if a, noRecord := port.ParseRecord(l.Alias); noRecord == nil && a.Is(id) && ours(l, id) && l.Kind != shape.Kind && renamed(l, id) {
+			return l, true, nil
+		}
+	}
+	return rtnl.Link{}, false, err
 }
 
 // HostAccess is who may open a tap in the pod, given by ids of the user

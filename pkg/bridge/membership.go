@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/vishvananda/netlink/nl"
@@ -102,19 +103,28 @@ func readVLANs(c *rtnl.Conn, index int) ([]VLAN, error) {
 	}
 	var all []VLAN
 	for _, m := range msgs {
-		entries, err := nl.ParseRouteAttr(m[sizeofVLANMsg:])
+		some, err := parseVLANs(m)
 		if err != nil {
 			return nil, fmt.Errorf("parse the VLANs of link %d: %w", index, err)
 		}
-		for _, e := range entries {
-			v, err := decodeVLAN(e.Value)
-			if err != nil {
-				return nil, fmt.Errorf("parse the VLANs of link %d: %w", index, err)
-			}
-			all = append(all, v)
-		}
+		all = append(all, some...)
 	}
 	return all, nil
+}
+
+func parseVLANs(msg []byte) (all []VLAN, err error) {
+	if len(msg) < sizeofVLANMsg {
+		return nil, errVLANs
+	}
+	var wrong error
+	err = rtnl.EachAttribute(msg[sizeofVLANMsg:], func(_ uint16, entry []byte) {
+		v, err := decodeVLAN(entry)
+		if err != nil {
+			wrong = err
+		}
+		all = append(all, v)
+	})
+	return all, errors.Join(err, wrong)
 }
 
 // From linux/if_bridge.h.
@@ -139,17 +149,17 @@ func (r vlanRequest) Serialize() []byte {
 }
 
 func decodeVLAN(entry []byte) (VLAN, error) {
-	attrs, err := nl.ParseRouteAttrAsMap(entry)
+	attrs, err := rtnl.ParseAttributes(entry)
 	if err != nil {
 		return VLAN{}, err
 	}
-	info := attrs[vlanEntryInfo].Value
+	info := attrs[vlanEntryInfo]
 	if len(info) != nl.SizeofBridgeVlanInfo {
 		return VLAN{}, errVLANs
 	}
 	i := nl.DeserializeBridgeVlanInfo(info)
 	v := VLAN{First: i.Vid, Last: i.Vid, PVID: i.PortVID(), Untagged: i.EngressUntag()}
-	if end := attrs[vlanEntryRange].Value; len(end) == 2 {
+	if end := attrs[vlanEntryRange]; len(end) == 2 {
 		v.Last = binary.NativeEndian.Uint16(end)
 	}
 	return v, nil

@@ -3,6 +3,7 @@
 package fdb
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -57,17 +58,28 @@ func Lookup(c *rtnl.Conn, bridge int, m mac.Addr, vlan uint16) (Found, bool, err
 	if err != nil {
 		return Found{}, false, fmt.Errorf("look up FDB entry %s: %w", m, err)
 	}
-	n, err := netlink.NeighDeserialize(msg)
+	found, err := parse(msg)
 	if err != nil {
 		return Found{}, false, fmt.Errorf("parse FDB entry %s: %w", m, err)
 	}
-	return Found{
-		Entry: Entry{MAC: m, VLAN: vlan, State: state(n.State), Sticky: n.Flags&netlink.NTF_STICKY != 0},
-		Index: n.LinkIndex,
-	}, true, nil
+	found.MAC, found.VLAN = m, vlan
+	return found, true, nil
 }
 
-func state(nud int) State {
+// parse reads what is not in the question. It needs no attribute: the library's
+// own function reads all of them, and asks for other links meanwhile.
+func parse(msg []byte) (Found, error) {
+	const sizeofNdmsg, atIndex, atState, atFlags = 12, 4, 8, 10 // struct ndmsg
+	if len(msg) < sizeofNdmsg {
+		return Found{}, fmt.Errorf("%d bytes: %w", len(msg), unix.EPROTO)
+	}
+	return Found{
+		Entry: Entry{State: state(binary.NativeEndian.Uint16(msg[atState:])), Sticky: msg[atFlags]&netlink.NTF_STICKY != 0},
+		Index: int(int32(binary.NativeEndian.Uint32(msg[atIndex:]))),
+	}, nil
+}
+
+func state(nud uint16) State {
 	switch {
 	case nud&unix.NUD_PERMANENT != 0:
 		return Local

@@ -12,6 +12,8 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/tapbridge/tapbridge/internal/rtnl"
 )
 
 // The table of the reference plugins' library (containernetworking/plugins,
@@ -62,20 +64,28 @@ func rules() (all ruleSet, err error) {
 		return nil, nil
 	}
 	for _, m := range msgs {
-		attrs, e := nl.ParseRouteAttrAsMap(m[nl.SizeofNfgenmsg:])
+		r, e := parseRule(m)
 		if e != nil {
 			return nil, fmt.Errorf("parse a masquerade rule: %w", e)
 		}
-		all = append(all, rule{
-			handle:      attrs[unix.NFTA_RULE_HANDLE].Value,
-			comment:     comment(attrs[unix.NFTA_RULE_USERDATA].Value),
-			expressions: attrs[unix.NFTA_RULE_EXPRESSIONS].Value,
-		})
+		all = append(all, r)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list masquerade rules: %w", err)
 	}
 	return all, nil
+}
+
+func parseRule(msg []byte) (rule, error) {
+	if len(msg) < nl.SizeofNfgenmsg {
+		return rule{}, fmt.Errorf("%d bytes: %w", len(msg), unix.EPROTO)
+	}
+	attrs, err := rtnl.ParseAttributes(msg[nl.SizeofNfgenmsg:])
+	return rule{
+		handle:      attrs[unix.NFTA_RULE_HANDLE],
+		comment:     comment(attrs[unix.NFTA_RULE_USERDATA]),
+		expressions: attrs[unix.NFTA_RULE_EXPRESSIONS],
+	}, err
 }
 
 func dumpRules() (msgs [][]byte, err error) {
@@ -112,7 +122,7 @@ func (s ruleSet) deletions() (changes []*nl.NetlinkRequest) {
 // can be lost that comes in between, and no table is left by who is killed.
 func (s ruleSet) remove() error {
 	err := commit(append(s.deletions(), emptyTable()...)...)
-	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOENT) {
+	if refused := (refusal{}); errors.As(err, &refused) {
 		return commit(s.deletions()...)
 	}
 	return err
@@ -175,6 +185,12 @@ func commit(changes ...*nl.NetlinkRequest) error {
 	return nil
 }
 
+// refusal is what the kernel says to a transaction, as opposed to what keeps it
+// from being heard.
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
+
 func answer(s *nl.NetlinkSocket, last uint32) error {
 	for {
 		msgs, _, err := s.Receive()
@@ -186,7 +202,7 @@ func answer(s *nl.NetlinkSocket, last uint32) error {
 				continue
 			}
 			if code := int32(binary.NativeEndian.Uint32(m.Data)); code != 0 {
-				return syscall.Errno(-code)
+				return refusal{syscall.Errno(-code)}
 			}
 			if m.Header.Seq == last {
 				return nil
