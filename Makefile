@@ -2,17 +2,18 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-GUEST   ?= netstack
-ARCH    ?= $(shell go env GOARCH)
-IMAGE   ?= localhost/tapbridge:dev
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GUEST    ?= netstack
+ARCH     ?= $(shell go env GOARCH)
+IMAGE    ?= localhost/tapbridge:dev
+FUZZTIME ?= 10s
 
 export CGO_ENABLED ?= 0
 export GOFLAGS ?= -buildvcs=false
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 .PHONY: build
 build: ## bin/tapbridge, static and stripped
@@ -49,6 +50,26 @@ race: tools ## the same under the race detector (needs gcc)
 .PHONY: e2e
 e2e: ## the built plugin under containerd, CRI-O, kubelet and Multus, with Linux guests in pods (as root; builds those first)
 	cd test/e2e && go vet ./... && TAPBRIDGE_TEST_REQUIRE=all go test -count=1 -timeout 45m -v .
+
+.PHONY: faults
+faults: tools build ## fail and kill at every system call of every verb; five minutes of verbs at random (as root)
+	cd test && TAPBRIDGE_FAULTS=all go test -count=1 -v -timeout 2h ./conformance -run '^Test(Faults|Storm)$$'
+
+.PHONY: fuzz
+fuzz: ## every fuzz target, FUZZTIME (10s) each
+	@set -e; for file in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal pkg); do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' $$file); do \
+			go test ./$$(dirname $$file) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME); \
+		done; \
+	done
+
+.PHONY: sbom
+sbom: build ## bin/tapbridge.spdx.json: what is in the binary, by its own build info
+	cd test && go run ./sbom ../bin/tapbridge > ../bin/tapbridge.spdx.json
+
+.PHONY: vulnerabilities
+vulnerabilities: ## govulncheck; needs the network for its database
+	go run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...
 
 .PHONY: demo
 demo: build ## two guests on one bridge: ping, TCP, flooding, spoofing, clean-up (as root; GUEST=qemu boots Linux)

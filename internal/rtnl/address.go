@@ -13,23 +13,32 @@ import (
 func (c *Conn) Addresses(index int) (list []netip.Prefix, err error) {
 	msgs, err := c.Dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, nl.NewIfAddrmsg(unix.AF_UNSPEC))
 	for _, msg := range msgs { // of all devices: the kernel filters for callers with strict checking only
-		header := nl.DeserializeIfAddrmsg(msg)
-		if err != nil || int(header.Index) != index {
-			continue
+		of, address, parseErr := parseAddress(msg)
+		if err == nil {
+			err = parseErr
 		}
-		attrs, parseErr := ParseAttributes(msg[header.Len():])
-		address, ok := netip.AddrFromSlice(attrs[unix.IFA_ADDRESS])
-		if local, isPeer := netip.AddrFromSlice(attrs[unix.IFA_LOCAL]); isPeer {
-			address, ok = local, true
-		}
-		if err = parseErr; err == nil && ok {
-			list = append(list, netip.PrefixFrom(address, int(header.Prefixlen)))
+		if of == index && address.IsValid() {
+			list = append(list, address)
 		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list the addresses of link %d: %w", index, err)
 	}
 	return list, nil
+}
+
+func parseAddress(msg []byte) (index int, address netip.Prefix, err error) {
+	if len(msg) < unix.SizeofIfAddrmsg {
+		return 0, address, fmt.Errorf("parse address: %d bytes: %w", len(msg), unix.EPROTO)
+	}
+	header := nl.DeserializeIfAddrmsg(msg)
+	attrs, err := ParseAttributes(msg[unix.SizeofIfAddrmsg:])
+	for _, number := range []uint16{unix.IFA_ADDRESS, unix.IFA_LOCAL} { // where both are sent, the first is the peer's
+		if ip, ok := netip.AddrFromSlice(attrs[number]); ok {
+			address = netip.PrefixFrom(ip, int(header.Prefixlen))
+		}
+	}
+	return int(header.Index), address, err
 }
 
 // AddressesOf lists the same with all that the netlink library knows of them, so

@@ -36,3 +36,12 @@ func FuzzVerdict(f *testing.F) {
 		_ = verdict(syscall.NetlinkMessage{Header: syscall.NlMsghdr{Flags: flags}, Data: data})
 	})
 }
+
+// The same for an address.
+func FuzzParseAddress(f *testing.F) {
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		if _, address, err := parseAddress(msg); err == nil && address.IsValid() && address.Bits() > address.Addr().BitLen() {
+			t.Errorf("%v", address)
+		}
+	})
+}

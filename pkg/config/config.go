@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -177,13 +179,17 @@ func checkBridgeName(name string) error {
 }
 
 // CheckInterfaceName refuses what the kernel refuses as the name of a device,
-// and "%", which it would replace by a number.
+// "%", which it would replace by a number, and what would be more than a name on a
+// terminal.
 func CheckInterfaceName(name string) error {
 	if err := utils.ValidateInterfaceName(name); err != nil {
 		return err
 	}
 	if strings.Contains(name, "%") {
 		return fmt.Errorf("interface name %q contains %%", name)
+	}
+	if !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return fmt.Errorf("interface name %q cannot be printed", name) // as it is, on somebody's terminal
 	}
 	return nil
 }

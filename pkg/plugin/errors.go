@@ -85,6 +85,17 @@ func code(err error) uint {
 	return types.ErrInternal
 }
 
+// longestMessage bounds what is quoted of an input, in bytes: callers log it, and
+// keep it in events.
+const longestMessage = 4000
+
+func shortened(msg string) string {
+	if len(msg) <= longestMessage {
+		return msg
+	}
+	return strings.ToValidUTF8(msg[:longestMessage], "") + fmt.Sprintf("… (%d bytes in all)", len(msg))
+}
+
 // printError answers with the error result of the specification, in one line of
 // text.
 func (r *request) printError(err error) {
@@ -92,7 +103,7 @@ func (r *request) printError(err error) {
 	if v == "" {
 		v = newest
 	}
-	msg, details := strings.ReplaceAll(err.Error(), "\n", "; "), ""
+	msg, details := shortened(strings.ReplaceAll(err.Error(), "\n", "; ")), ""
 	if errors.Is(err, errVersion) { // the specification's reconciler tells the versions in details
 		_, details, _ = strings.Cut(msg, ": ")
 	}
