@@ -20,7 +20,8 @@ const module = "github.com/tapbridge/tapbridge/"
 var floors = [][]string{
 	{"pkg/mac"},
 	{"internal/rtnl"},
-	{"pkg/tap", "pkg/bridge", "pkg/fdb", "pkg/redirect", "pkg/shape", "pkg/dan", "pkg/gateway"},
+	{"internal/nft"},
+	{"pkg/tap", "pkg/bridge", "pkg/fdb", "pkg/redirect", "pkg/shape", "pkg/dan", "pkg/gateway", "pkg/guard"},
 	{"pkg/port"},
 	{"pkg/config", "pkg/attach"},
 	{"pkg/doctor"},
@@ -38,7 +39,7 @@ func TestImportsRunOneWay(t *testing.T) {
 			floor[p] = i
 		}
 	}
-	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./cmd/...", "./pkg/...", "./internal/rtnl/...").Output()
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./cmd/...", "./pkg/...", "./internal/rtnl/...", "./internal/nft/...").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -123,6 +123,9 @@ func (w *work) tail() []step {
 	if w.want.FDB != nil {
 		steps = append(steps, step{name: "write the FDB entry", do: w.writeEntry})
 	}
+	if w.want.Guard != nil {
+		steps = append(steps, step{name: "guard the port", do: w.closePort})
+	}
 	return append(steps,
 		step{name: "set the devices up", do: w.setUp},
 		step{name: "verify", do: w.verify})

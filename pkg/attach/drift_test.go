@@ -46,6 +46,7 @@ var disturbances = []disturbance{
 	{`isolated is off, want on`, inHost, "bridge link set dev PORT isolated off", anyMode},
 	{`hairpin is off, want on`, inHost, "bridge link set dev PORT hairpin off", anyMode},
 	{`locked is off, want on`, inHost, "bridge link set dev PORT locked off", anyMode},
+	{`BPDU guard is off, want on`, inHost, "bridge link set dev PORT guard off", anyMode},
 	{`FDB entry 52:54:00:12:34:56 is missing`, inHost, "bridge fdb del 52:54:00:12:34:56 dev PORT master", anyMode},
 	{`FDB entry 52:54:00:12:34:56: sticky is off, want on`, inHost, "bridge fdb replace 52:54:00:12:34:56 dev PORT master static", anyMode},
 	{`FDB entry 52:54:00:12:34:56: state is learned, want static`, inHost, "bridge link set dev PORT learning on; bridge fdb replace 52:54:00:12:34:56 dev PORT master dynamic", podModes},
@@ -74,6 +75,12 @@ var disturbances = []disturbance{
 	{`ifb "IFB": up is off, want on`, inHost, "ip link set IFB down", anyMode},
 	{`ifb "IFB": queue is tbf of 80000000 bit/s`, inHost, "tc qdisc replace dev IFB root tbf rate 80mbit burst 2000000 limit 3000000", anyMode},
 	{`redirect from port to ifb is off, want on`, inHost, "tc qdisc del dev PORT ingress", anyMode},
+	{`guard is missing`, inHost, "nft delete table bridge tapbridge", anyMode},
+	{`guard: rules as they should be is off, want on`, inHost, "nft insert rule bridge tapbridge guests accept", anyMode},
+	{`guard: rules as they should be is off, want on`, inHost, "nft flush chain bridge tapbridge guests_ipv6", anyMode},
+	{`guard: rules as they should be is off, want on`, inHost, "nft add table bridge tapbridge {flags dormant;}", anyMode},
+	{`guard: addresses is 10.9.9.9 fd00::9, want none`, inHost, "nft add element bridge tapbridge ipv4 {PORT . 10.9.9.9}; nft add element bridge tapbridge ipv6 {PORT . fd00::9}", anyMode},
+	{`guard: MAC is none, want 52:54:00:12:34:56`, inHost, "nft flush set bridge tapbridge macs", anyMode},
 	{`port "PORT": kind is veth, want tun`, inHost, "ip link del PORT; ip link add PORT type veth peer name x1", hostTapIt},
 }
 

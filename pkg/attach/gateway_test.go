@@ -23,7 +23,7 @@ var gatewayWish = gateway.Wish{
 // servedWish is an attachment to br1, which Apply creates.
 func servedWish() port.Attachment {
 	a := wish(port.Tap)
-	a.Bridge, a.PortMTU, a.Masquerade = "br1", 1500, true
+	a.Bridge, a.PortMTU, a.Masquerade, a.Guarded = "br1", 1500, true, false
 	return a
 }
 

@@ -38,6 +38,7 @@ var goldenDifferences = []struct{ key, why string }{
 	{"tun.user", "libvirt's VMM needs no permission to open what it is handed"},
 	{"tun.group", "the same"},
 	{"tun.vnet_hdr", "the VMM says so when it opens the tap"},
+	{"bpdu_guard", "libvirt lets a guest take part in the bridge's spanning tree"},
 	{"operstate", "it stays UNKNOWN on a tap that never was without carrier"},
 }
 
@@ -136,7 +137,7 @@ func goldenObserve(t *testing.T, n *lanNode, name string) map[string]any {
 		"link": map[string]any{
 			"address": link["address"], "mtu": link["mtu"], "promiscuity": link["promiscuity"], "allmulti": link["allmulti"],
 			"operstate": link["operstate"], "flags": link["flags"], "qdisc": link["qdisc"], "txqlen": link["txqlen"],
-			"kind": info["info_kind"], "tun": info["info_data"],
+			"kind": info["info_kind"], "tun": info["info_data"], "bpdu_guard": member["guard"],
 		},
 	}
 	described["fdb"], described["uc_filter"] = goldenEntries(t, n, name)

@@ -1,11 +1,13 @@
 package attach
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/tapbridge/tapbridge/internal/nstest"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/mac"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/shape"
@@ -94,9 +96,20 @@ func (n *node) remove(id port.ID) (err error) {
 	return err
 }
 
+// world has the guards as a line each: nft would show them as a list.
 func (n *node) world() string {
 	n.Helper()
-	return nstest.World(n.host, n.pod)
+	world := nstest.World(n.host, n.pod) + n.host.Run(n.T, "nft", "list", "tables")
+	n.site(func(s *Site) {
+		guards, err := guard.Observe(s.host)
+		if err != nil {
+			n.Fatal(err)
+		}
+		for name, g := range guards {
+			world += fmt.Sprintf("0 guard %s %+v\n", name, g)
+		}
+	})
+	return world
 }
 
 // wantWorld fails unless the world is what it was before.
@@ -114,7 +127,7 @@ func wish(mode port.Mode) port.Attachment {
 		Network: "vms", Bridge: "br0", Mode: mode, Table: port.Sticky,
 		Guest: mac.Addr{0x52, 0x54, 0, 0x12, 0x34, 0x56},
 		MTU:   1400, PortMTU: 1500,
-		Options: port.Options{Isolated: true, Hairpin: true, Locked: true},
+		Options: port.Options{Isolated: true, Hairpin: true, Locked: true, Guarded: true},
 		Access:  tap.Access{Owner: 107, Group: 108, MultiQueue: true},
 	}
 	a.ToGuest, a.FromGuest = shape.Limit{Rate: 50e6, Burst: 1 << 20}, shape.Limit{Rate: 60e6, Burst: 1 << 21}

@@ -1,10 +1,12 @@
 package attach
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netns"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
@@ -30,6 +33,11 @@ func (s *Site) Inspect() ([]Inspected, error) {
 	all, unrecorded, err := s.List()
 	if err != nil {
 		return nil, err
+	}
+	if slices.ContainsFunc(all, func(a Attached) bool { return a.Guarded }) {
+		if s.guards, err = guard.Observe(s.host); err != nil {
+			return nil, err
+		}
 	}
 	pods := s.namespaces()
 	var result []Inspected
@@ -66,7 +74,7 @@ func (s *Site) Uplinks(name string) ([]bridge.Uplink, error) {
 func (s *Site) inspect(a Attached, path string) (Inspected, error) {
 	in := Inspected{Attached: a}
 	want := a.Want()
-	site := &Site{host: s.host}
+	site := &Site{host: s.host, guards: s.guards}
 	if want.Pod != nil {
 		var err error
 		if site.pod, err = rtnl.OpenAt(path); err == nil {
@@ -82,6 +90,9 @@ func (s *Site) inspect(a Attached, path string) (Inspected, error) {
 	}
 	if want.DAN != nil && got.DAN != nil { // only the runtime's result tells them
 		want.DAN.Addresses, want.DAN.Routes = got.DAN.Addresses, got.DAN.Routes
+	}
+	if want.Guard != nil && got.Guard != nil {
+		want.Guard.Addresses = cmp.Or(got.Guard.Addresses, "those of the guest")
 	}
 	var drift *port.Drift
 	if errors.As(port.Diff(want, got), &drift) {

@@ -50,6 +50,9 @@ func (s *Site) observeHost(want port.Port, got *port.Port) error {
 	if err := s.observeIFB(want, got, end); err != nil {
 		return err
 	}
+	if err := s.observeGuard(want, got); err != nil {
+		return err
+	}
 	master, err := s.master(end)
 	if err != nil {
 		return err

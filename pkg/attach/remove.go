@@ -31,7 +31,7 @@ func (s *Site) Remove(id port.ID) error {
 	if err != nil {
 		return err
 	}
-	return s.removePort(end, there)
+	return s.removePort(id, end, there)
 }
 
 // remove is Remove for the devices alone.
@@ -43,7 +43,7 @@ func (s *Site) remove(id port.ID) error {
 	if err != nil {
 		return err
 	}
-	return s.removePort(end, there)
+	return s.removePort(id, end, there)
 }
 
 // removeAround removes the devices and entries that are not the port.
@@ -66,15 +66,14 @@ func (s *Site) removeIFB(id port.ID) error {
 }
 
 // removePort finds a veth end gone with its peer by now, unless the peer was
-// elsewhere.
-func (s *Site) removePort(end rtnl.Link, there bool) error {
-	if !there {
-		return nil
+// elsewhere. A port that cannot be removed stays guarded.
+func (s *Site) removePort(id port.ID, end rtnl.Link, there bool) error {
+	if there {
+		if err := ignoreMissing(s.host.Delete(end.Index)); err != nil {
+			return fmt.Errorf("delete port %q: %w", end.Name, err)
+		}
 	}
-	if err := ignoreMissing(s.host.Delete(end.Index)); err != nil {
-		return fmt.Errorf("delete port %q: %w", end.Name, err)
-	}
-	return nil
+	return s.unguard(id, end, there)
 }
 
 // removeMovedEntries deletes the guest's entries where a frame on another port has

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
 	"github.com/tapbridge/tapbridge/pkg/shape"
@@ -33,6 +34,7 @@ type Site struct {
 	pod  *rtnl.Conn // nil: gone, or not known
 
 	created *bridge.Bridge // by Apply; nil: the bridge was there
+	guards  guard.Observed // nil: to be read when needed
 }
 
 // Open connects to the bridge's side alone.

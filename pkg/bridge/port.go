@@ -32,6 +32,7 @@ type Port struct {
 	Isolated       bool // no frames from and to other isolated ports
 	Hairpin        bool // frames may leave where they came in
 	Locked         bool // only sources with an entry here may send
+	BPDUGuard      bool // where the bridge takes part in a spanning tree: the first frame of that protocol disables the port
 	VLANs          VLANs
 	Blocked        bool // no frame passes, though the device has carrier and the bridge is up
 }
@@ -113,6 +114,7 @@ func (p *Port) attributes() []attribute {
 		{attrBroadcastFlood, &p.BroadcastFlood},
 		{attrIsolated, &p.Isolated},
 		{attrLocked, &p.Locked},
+		{nl.IFLA_BRPORT_GUARD, &p.BPDUGuard},
 	}
 }
 

@@ -45,6 +45,7 @@ type Config struct {
 	MultiQueue    bool
 	Owner, Group  int64 // ids, or tap.Anyone
 	MACSpoofCheck bool
+	IPSpoofCheck  bool
 	Isolation     bool
 	Hairpin       bool
 	VLANs         VLANs
@@ -145,6 +146,7 @@ func (c *Config) readKeys() error {
 		{"owner", &c.Owner},
 		{"group", &c.Group},
 		{"macspoofchk", &c.MACSpoofCheck},
+		{"ipSpoofChk", &c.IPSpoofCheck},
 		{"portIsolation", &c.Isolation},
 		{"hairpinMode", &c.Hairpin},
 		{"vmconf", &c.VMConf},
@@ -283,6 +285,12 @@ func (c *Config) readIPAM() error {
 	}
 	if c.IPAM == "" && c.VMConf {
 		return invalid("vmconf", true, `it needs "ipam" for the guest's address`)
+	}
+	if c.IPAM == "" && c.IPSpoofCheck {
+		return invalid("ipSpoofChk", true, `it needs "ipam" for the guest's addresses`)
+	}
+	if c.IPSpoofCheck && len(c.VLANs.Trunk) > 0 {
+		return invalid("ipSpoofChk", true, `with "vlanTrunk" the guest has addresses in networks that "ipam" does not know`)
 	}
 	if c.IPAM == "dhcp" && c.Mode != port.Veth {
 		return invalid("ipam", c.object["ipam"], fmt.Sprintf(`type "dhcp" needs mode "veth": in mode %q the guest asks the DHCP server itself`, c.Mode))

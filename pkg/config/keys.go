@@ -23,6 +23,7 @@ var Keys = []Key{
 	{"owner", "uid", "107", "Who may open the tap without CAP_NET_ADMIN. Owner and group must both match; -1 leaves one of them out. In mode tap an id of the pod's user namespace."},
 	{"group", "gid", "107", "See owner."},
 	{"macspoofchk", "bool", "false", "Drop frames whose source is not the guest's MAC (the port is locked). Needs libvirt with sticky or static, and Linux 5.18."},
+	{"ipSpoofChk", "bool", "false", "Drop what the guest sends under other MAC and IP addresses than its own, router advertisements, DHCP answers, VLAN tags and other protocols, by nftables. Needs ipam, not vlanTrunk. See SECURITY.md."},
 	{"portIsolation", "bool", "false", "No frames between this port and other isolated ones."},
 	{"hairpinMode", "bool", "false", "Frames may leave by the port they came in."},
 	{"vlan", "int", "none", "The guest's VLAN, 1 to 4094: its untagged frames belong to it. Needs a VLAN-aware bridge."},
@@ -47,7 +48,7 @@ func isOwn(key string) bool {
 // laterKeys are known, but not supported yet. "Off" is what happens anyway, so
 // false passes.
 var laterKeys = []string{
-	"ipSpoofChk", "promote",
+	"promote",
 }
 
 // foreignKeys are put there by the specification, by runtimes and by Multus, for

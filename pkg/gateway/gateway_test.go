@@ -9,8 +9,10 @@ import (
 	"testing"
 
 	"github.com/containernetworking/plugins/pkg/ip"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/tapbridge/tapbridge/internal/nft"
 	"github.com/tapbridge/tapbridge/internal/nstest"
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 )
@@ -296,7 +298,7 @@ func TestTableInUseIsNotRemoved(t *testing.T) {
 	n.masquerade(mine)
 	before := n.ruleset()
 	n.must(func() error {
-		if err := commit(emptyTable()...); !errors.Is(err, unix.EBUSY) {
+		if err := nft.Commit(netns.None(), emptyTable()...); !errors.Is(err, unix.EBUSY) {
 			t.Errorf("removing it: %v, want EBUSY", err)
 		}
 		return nil

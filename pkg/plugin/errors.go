@@ -12,6 +12,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/config"
 	"github.com/tapbridge/tapbridge/pkg/gateway"
+	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
@@ -56,6 +57,7 @@ var codes = []struct {
 	{tap.ErrUnsupported, codeUnavailable},
 	{tap.ErrUnmapped, types.ErrInvalidNetworkConfig},
 	{gateway.ErrUnsupported, codeUnavailable},
+	{guard.ErrUnsupported, codeUnavailable},
 	{gateway.ErrAddress, types.ErrInvalidNetworkConfig},
 	{config.ErrInvalid, types.ErrInvalidNetworkConfig},
 	{bridge.ErrNotFound, types.ErrInvalidNetworkConfig},

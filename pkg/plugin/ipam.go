@@ -112,7 +112,7 @@ func (r *request) ipamStatus() error {
 func (r *request) ipamAdd(site *attach.Site, c *config.Config, a port.Attachment, result *types100.Result) error {
 	answer, err := invoke.DelegateAdd(context.Background(), c.IPAM, r.stdin, &delegate{stderr: r.stderr})
 	if err == nil {
-		err = attach.Guard(func() error { return r.adopt(site, c, answer, result) })
+		err = attach.Guard(func() error { return r.adopt(site, c, a, answer, result) })
 	}
 	if err == nil {
 		return nil
@@ -126,7 +126,7 @@ func (r *request) ipamAdd(site *attach.Site, c *config.Config, a port.Attachment
 
 // adopt takes the delegate's answer into the result. In mode veth the pod gets
 // the addresses; a guest gives them to itself.
-func (r *request) adopt(site *attach.Site, c *config.Config, answer types.Result, result *types100.Result) error {
+func (r *request) adopt(site *attach.Site, c *config.Config, a port.Attachment, answer types.Result, result *types100.Result) error {
 	if err := config.CheckLists(answer); err != nil {
 		return err
 	}
@@ -141,6 +141,9 @@ func (r *request) adopt(site *attach.Site, c *config.Config, answer types.Result
 		if err := checkVMAddress(given.IPs); err != nil {
 			return err
 		}
+	}
+	if err := admit(site, a, given.IPs); err != nil {
+		return err
 	}
 	for _, i := range given.IPs { // the last interface is the guest's
 		i.Interface = types100.Int(len(result.Interfaces) - 1)

@@ -126,6 +126,11 @@ func (r *request) wanted(site *attach.Site, c *config.Config, given guestNIC) (p
 	if want.DAN != nil {
 		want.DAN.Addresses, want.DAN.Routes = r.guestNetwork(c, c.PrevResult)
 	}
+	if want.Guard != nil {
+		if want.Guard.Addresses, err = guarded(a.Guest, r.ownIPs(c, c.PrevResult)); err != nil {
+			return port.Port{}, err
+		}
+	}
 	if want.Pod != nil && given.mtu != 0 {
 		want.Pod.MTU = given.mtu
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/config"
 	"github.com/tapbridge/tapbridge/pkg/doctor"
+	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
@@ -162,6 +163,9 @@ func (r *request) status() error {
 	}
 	if err == nil {
 		err = mayServe(site, c, br)
+	}
+	if err == nil && c.IPSpoofCheck {
+		err = guard.Possible(site.Host())
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnavailable, err)

@@ -119,11 +119,12 @@ type Attachment struct {
 	ToGuest, FromGuest shape.Limit
 }
 
-// Options are what a user switches on: flags of the port, and DAN.
+// Options are what a user switches on: flags of the port, and more.
 type Options struct {
 	Isolated bool // portIsolation
 	Hairpin  bool // hairpinMode
 	Locked   bool // macspoofchk
+	Guarded  bool // ipSpoofChk
 	DAN      bool // dan
 }
 

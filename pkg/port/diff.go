@@ -9,6 +9,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/dan"
 	"github.com/tapbridge/tapbridge/pkg/fdb"
+	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
 	"github.com/tapbridge/tapbridge/pkg/shape"
 	"github.com/tapbridge/tapbridge/pkg/tap"
@@ -50,6 +51,9 @@ func Diff(want, got Port) error {
 	d.device("ifb", want.IFB, got.IFB)
 	if got.End != nil && got.IFB != nil {
 		compare(d, "redirect from port to ifb", want.Diverted, got.Diverted)
+	}
+	if got.End != nil {
+		d.guard(want.Guard, got.Guard)
 	}
 	d.dan(want.DAN, got.DAN)
 	if len(d.Differences) == 0 {
@@ -158,6 +162,7 @@ func (d *Drift) membership(want, got bridge.Port) {
 	compare(d, "isolated", want.Isolated, got.Isolated)
 	compare(d, "hairpin", want.Hairpin, got.Hairpin)
 	compare(d, "locked", want.Locked, got.Locked)
+	compare(d, "BPDU guard", want.BPDUGuard, got.BPDUGuard)
 }
 
 func (d *Drift) entries(want, got []fdb.Entry) {
@@ -192,6 +197,15 @@ func (d *Drift) redirect(want, got *redirect.Pair) {
 	}
 	compare(d, "redirect from tap to pod interface", want.Out, got.Out)
 	compare(d, "redirect from pod interface to tap", want.In, got.In)
+}
+
+func (d *Drift) guard(want, got *guard.Guard) {
+	if !both(d, "guard", want, got) {
+		return
+	}
+	compare(d, "guard: rules as they should be", want.Whole, got.Whole)
+	compare(d, "guard: MAC", want.MACs, got.MACs)
+	compare(d, "guard: addresses", want.Addresses, got.Addresses)
 }
 
 func (d *Drift) dan(want, got *dan.NIC) {

@@ -4,6 +4,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/dan"
 	"github.com/tapbridge/tapbridge/pkg/fdb"
+	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/mac"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
 	"github.com/tapbridge/tapbridge/pkg/shape"
@@ -38,6 +39,7 @@ type Port struct {
 	Redirect *redirect.Pair // between Pod and Tap
 	IFB      *Device        // through which the guest's frames go where they are limited
 	Diverted bool           // they do: from the port's ingress to IFB
+	Guard    *guard.Guard   // what the guest may speak as; its addresses only the caller knows
 	DAN      *dan.NIC       // how the guest's NIC is described to Kata; addresses and routes only the caller knows
 }
 
@@ -64,6 +66,10 @@ func (a Attachment) Want() Port {
 	if a.FromGuest != (shape.Limit{}) {
 		p.IFB = &Device{Name: a.IFBName(), Kind: shape.Kind, MAC: a.Guest.Derived(), MTU: a.PortMTU, Up: true, Muted: true, Queue: queue(a.FromGuest), Record: a.Record()}
 		p.Diverted = true
+	}
+	if a.Guarded {
+		g := guard.Of(a.Guest)
+		p.Guard = &g
 	}
 	if a.DAN {
 		p.DAN = &dan.NIC{Sandbox: a.ContainerID, Tap: p.Name, Name: a.IfName, MAC: a.Guest, MTU: a.MTU}
@@ -93,6 +99,7 @@ func (a Attachment) membership() bridge.Port {
 		Isolated:       a.Isolated,
 		Hairpin:        a.Hairpin,
 		Locked:         a.Locked,
+		BPDUGuard:      a.Table != Kernel || a.Guarded,
 		VLANs:          a.VLANs,
 	}
 }

@@ -18,7 +18,7 @@ import (
 var initScript []byte
 
 // programs are what the tests call that busybox has not, or not as fully.
-var programs = []string{"ip", "bridge", "tc"}
+var programs = []string{"ip", "bridge", "tc", "nft"}
 
 // sources are what tests of any package read, besides their own testdata.
 var sources = []string{"README.md", "docs", "examples"}

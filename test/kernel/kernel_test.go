@@ -36,7 +36,7 @@ var suites = []suite{
 var modules = []string{
 	"bridge", "8021q", "tun", "veth", "ifb", "macvlan",
 	"virtio_pci", "virtio_net",
-	"sch_ingress", "sch_tbf", "cls_u32", "act_mirred",
+	"sch_ingress", "sch_tbf", "cls_u32", "act_mirred", "nf_tables",
 }
 
 func TestInDebianKernel(t *testing.T) {

@@ -1,0 +1,88 @@
+package attach
+
+import (
+	"errors"
+
+	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/pkg/guard"
+	"github.com/tapbridge/tapbridge/pkg/port"
+)
+
+// guardLock keeps apart those who guard a port that is there and those who forget
+// the ports that are not. No bridge can have that name.
+const guardLock = "/guard"
+
+// closePort comes before the port is up: until Admit tells its addresses, the
+// guest cannot use any.
+func (w *work) closePort() error {
+	unlock, err := lock(guardLock)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return guard.Close(w.host, w.want.Name, w.a.Guest)
+}
+
+// Admit lets the guest of a guarded port use the addresses of a guard.List.
+func (s *Site) Admit(a port.Attachment, list string) error {
+	return guard.Admit(s.host, a.PortName(), list)
+}
+
+// observeGuard looks at the guards of all ports of the node once.
+func (s *Site) observeGuard(want port.Port, got *port.Port) (err error) {
+	if want.Guard == nil {
+		return nil
+	}
+	all := s.guards
+	if all == nil {
+		if all, err = guard.Observe(s.host); err != nil {
+			return err
+		}
+	}
+	if g, there := all[want.Name]; there {
+		got.Guard = &g
+	}
+	return nil
+}
+
+// unguard forgets the attachment's port. Whether it was guarded is in its record;
+// without that, the kernel is asked.
+func (s *Site) unguard(id port.ID, end rtnl.Link, there bool) error {
+	if there && ours(end, id) {
+		if a, err := port.ParseRecord(end.Alias); err == nil && !a.Guarded {
+			return nil
+		}
+	}
+	return guard.Remove(s.host, id.PortName())
+}
+
+// unguardGone forgets the ports that have gone with the pod's namespace. A port is
+// there before it is guarded, and both happens under the lock here.
+func (s *Site) unguardGone() error {
+	unlock, err := lock(guardLock)
+	if errors.Is(err, ErrBusy) {
+		return err
+	}
+	if err == nil {
+		defer unlock()
+	}
+	names, err := guard.Ports(s.host)
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	links, err := s.host.Links()
+	if err != nil {
+		return err
+	}
+	there := map[string]bool{}
+	for _, l := range links {
+		there[l.Name] = true
+	}
+	var gone []string
+	for _, n := range names {
+		if !there[n] {
+			gone = append(gone, n)
+		}
+	}
+	return guard.Remove(s.host, gone...)
+}

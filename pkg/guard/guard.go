@@ -1,0 +1,201 @@
+// Package guard keeps a guest to its own addresses: nftables rules, in front of
+// every bridge of the node, drop what a guarded port sends under other ones. When
+// a port is guarded, and which addresses are its guest's, is decided elsewhere:
+// in packages attach and config.
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/tapbridge/tapbridge/internal/nft"
+	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/pkg/mac"
+)
+
+// ErrUnsupported says that the kernel lacks what the rules are made of.
+var ErrUnsupported = errors.New("guarding a port is not possible on this node")
+
+// Guard is what a guest may speak as.
+type Guard struct {
+	MACs      string // one, but for somebody's additions
+	Addresses string // see List; none: it may ask a DHCP server for one, and no more
+	Whole     bool   // the rules are those of this version, and on
+}
+
+// Of is the guard of a guest that has not got its addresses yet.
+func Of(guest mac.Addr) Guard { return Guard{MACs: guest.String(), Whole: true} }
+
+// List is the text for a guest's addresses, each once and in order. With one of
+// IPv6 goes the link-local address that is made from the guest's MAC (RFC 4291,
+// appendix A): guests that make theirs in another way must be given it as well.
+func List(guest mac.Addr, addresses []netip.Addr) string {
+	all := slices.Clone(addresses)
+	if slices.ContainsFunc(addresses, netip.Addr.Is6) {
+		all = append(all, linkLocal(guest))
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	words := make([]string, len(all))
+	for i, a := range slices.Compact(all) {
+		words[i] = a.String()
+	}
+	return strings.TrimSpace(strings.Join(words, " "))
+}
+
+func linkLocal(m mac.Addr) netip.Addr {
+	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]})
+}
+
+// Close lets nothing pass from the port but what a guest may send that has no
+// address yet. The rules for it are made, or mended, with the first and with every
+// other port. What is left of an earlier port of the name goes in the same
+// transaction.
+func Close(c *rtnl.Conn, port string, guest mac.Addr) error {
+	stale, err := elementsOf(c, []string{port})
+	if err != nil {
+		return err
+	}
+	changes := slices.Concat(define(), remove(stale), add([]element{{ports, name(port)}, {macs, name(port) + string(guest[:]) + "\x00\x00"}}))
+	if err := unsupported(nft.Commit(namespace(c), changes...)); err != nil {
+		return fmt.Errorf("guard port %q: %w", port, err)
+	}
+	return nil
+}
+
+// Possible asks the kernel whether it could make the rules: ErrUnsupported. It
+// changes nothing.
+func Possible(c *rtnl.Conn) error { return unsupported(nft.Try(namespace(c), define()...)) }
+
+func unsupported(err error) error {
+	if nft.Missing(err) {
+		err = fmt.Errorf("%w: nftables of the bridge family: %w", ErrUnsupported, err)
+	}
+	return err
+}
+
+// Admit lets a guest behind a port that Close has been called for use the
+// addresses of a List.
+func Admit(c *rtnl.Conn, port, list string) error {
+	var elements []element
+	for _, word := range strings.Fields(list) {
+		a, err := netip.ParseAddr(word)
+		if err != nil {
+			return fmt.Errorf("admit addresses of port %q: %w", port, err)
+		}
+		set := ipv6
+		if a.Is4() {
+			set = ipv4
+		}
+		elements = append(elements, element{set, name(port) + string(a.AsSlice())})
+	}
+	if err := nft.Commit(namespace(c), add(elements)...); err != nil {
+		return fmt.Errorf("admit addresses of port %q: %w", port, err)
+	}
+	return nil
+}
+
+// Remove forgets ports: one that is there may speak as anybody from then on. It
+// takes one request when a single one is not known, and leaves nothing behind the
+// last of all.
+func Remove(c *rtnl.Conn, names ...string) error {
+	const together = 100 // ports in a transaction, whose size the socket limits
+	for some := range slices.Chunk(names, together) {
+		if err := removeSome(c, some); err != nil {
+			return fmt.Errorf("remove the guard of %q: %w", some, err)
+		}
+	}
+	return nil
+}
+
+// removeSome begins again when somebody else has removed one of them meanwhile.
+func removeSome(c *rtnl.Conn, names []string) error {
+	const attempts = 10
+	for range attempts {
+		if err := removeOnce(c, names); !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return fmt.Errorf("changed by others %d times: %w", attempts, unix.EBUSY)
+}
+
+func removeOnce(c *rtnl.Conn, names []string) error {
+	mine, err := elementsOf(c, names)
+	if err != nil || len(mine) == 0 {
+		return err
+	}
+	return nft.CommitAnd(namespace(c), remove(mine), undefine())
+}
+
+// Ports are the names of those that are guarded.
+func Ports(c *rtnl.Conn) (names []string, err error) {
+	found, err := elements(c, ports)
+	for _, e := range found {
+		names = append(names, e.port())
+	}
+	return names, err
+}
+
+// elementsOf are those of some ports. A single one is looked for by one request
+// first.
+func elementsOf(c *rtnl.Conn, names []string) (mine []element, err error) {
+	if len(names) == 1 {
+		if there, err := guarded(c, names[0]); err != nil || !there {
+			return nil, err
+		}
+	}
+	for _, s := range sets {
+		found, err := elements(c, s.name)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range found {
+			if slices.Contains(names, e.port()) {
+				mine = append(mine, e)
+			}
+		}
+	}
+	return mine, nil
+}
+
+func guarded(c *rtnl.Conn, port string) (bool, error) {
+	key := nft.Nest(unix.NFTA_SET_ELEM_KEY, nl.NewRtAttr(unix.NFTA_DATA_VALUE, []byte(name(port))))
+	_, err := nft.Get(namespace(c), request(unix.NFT_MSG_GETSETELEM, 0, inSet(ports, nft.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, nft.Nest(unix.NFTA_LIST_ELEM, key)))...))
+	if nft.Missing(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for the guard of port %q: %w", port, err)
+	}
+	return true, nil
+}
+
+// elements are those of one set; none when there is no such set.
+func elements(c *rtnl.Conn, set string) (all []element, err error) {
+	messages, err := nft.Get(namespace(c), request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, inSet(set)...))
+	if nft.Missing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list guarded ports: %w", err)
+	}
+	for _, m := range messages {
+		found, err := elementsIn(set, m)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+// name is that of a port as the beginning of a key.
+func name(port string) string { return port + strings.Repeat("\x00", nameSize-len(port)) }
+
+func namespace(c *rtnl.Conn) netns.NsHandle { return netns.NsHandle(c.FD()) }

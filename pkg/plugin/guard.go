@@ -1,0 +1,43 @@
+package plugin
+
+import (
+	"fmt"
+	"net/netip"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/tapbridge/tapbridge/pkg/attach"
+	"github.com/tapbridge/tapbridge/pkg/config"
+	"github.com/tapbridge/tapbridge/pkg/guard"
+	"github.com/tapbridge/tapbridge/pkg/mac"
+	"github.com/tapbridge/tapbridge/pkg/port"
+)
+
+// admit lets the guest of a guarded port use the addresses that it was given. In
+// mode veth it is called before the pod announces them.
+func admit(site *attach.Site, a port.Attachment, given []*types100.IPConfig) error {
+	if !a.Guarded {
+		return nil
+	}
+	list, err := guarded(a.Guest, given)
+	if err != nil {
+		return err
+	}
+	return site.Admit(a, list)
+}
+
+// guarded are the addresses from which the guest may speak.
+func guarded(guest mac.Addr, given []*types100.IPConfig) (string, error) {
+	var addresses []netip.Addr
+	for _, i := range given {
+		a, _ := netip.AddrFromSlice(i.Address.IP)
+		if a = a.Unmap(); !a.IsGlobalUnicast() && !a.IsLinkLocalUnicast() {
+			return "", fmt.Errorf("%w: it gave %s, from which no guest can speak", config.ErrInvalid, a)
+		}
+		addresses = append(addresses, a)
+	}
+	if len(addresses) == 0 {
+		return "", fmt.Errorf("%w: it gave no address, which ipSpoofChk needs", config.ErrInvalid)
+	}
+	return guard.List(guest, addresses), nil
+}
