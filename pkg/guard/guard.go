@@ -54,16 +54,29 @@ func linkLocal(m mac.Addr) netip.Addr {
 }
 
 // Close lets nothing pass from the port but what a guest may send that has no
-// address yet. The rules for it are made, or mended, with the first and with every
-// other port. What is left of an earlier port of the name goes in the same
-// transaction.
+// address yet. What is left of an earlier port of the name goes in the same
+// transaction. In it the rules are made as well, if they are not there, not whole,
+// or of another version: not with every port, because the kernel waits some
+// milliseconds where rules are replaced.
 func Close(c *rtnl.Conn, port string, guest mac.Addr) error {
 	stale, err := elementsOf(c, []string{port})
 	if err != nil {
 		return err
 	}
-	changes := slices.Concat(define(), remove(stale), add([]element{{ports, name(port)}, {macs, name(port) + string(guest[:]) + "\x00\x00"}}))
-	if err := unsupported(nft.Commit(namespace(c), changes...)); err != nil {
+	changes := func() []*nl.NetlinkRequest {
+		return slices.Concat(remove(stale), add([]element{{ports, name(port)}, {macs, name(port) + string(guest[:]) + "\x00\x00"}}))
+	}
+	ready, err := whole(c)
+	if err != nil {
+		return err
+	}
+	if ready {
+		err = nft.Commit(namespace(c), changes()...)
+	}
+	if !ready || errors.Is(err, unix.ENOENT) { // the last port may just have gone, with the table
+		err = unsupported(nft.Commit(namespace(c), append(define(), changes()...)...))
+	}
+	if err != nil {
 		return fmt.Errorf("guard port %q: %w", port, err)
 	}
 	return nil

@@ -1,43 +1,187 @@
 package guard
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
+	"strings"
+	"sync"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/tapbridge/tapbridge/internal/nstest"
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/mac"
 )
 
-func TestScratch(t *testing.T) {
-	ns := nstest.New(t)
-	guest := mac.Addr{0x52, 0x54, 0, 0x12, 0x34, 0x56}
-	list := List(guest, []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd00::2")})
-	t.Log(list)
-	ns.Do(func() {
+var guest = mac.Addr{0x52, 0x54, 0, 0x12, 0x34, 0x56}
+
+const (
+	one   = "tb0123456789ab"
+	other = "tb0123456789ac"
+)
+
+// node is a network namespace.
+type node struct {
+	*testing.T
+	*nstest.NS
+}
+
+func newNode(t *testing.T) node {
+	t.Helper()
+	t.Parallel()
+	return node{t, nstest.New(t)}
+}
+
+func (n node) nft(words string) string {
+	n.Helper()
+	return n.NS.Run(n.T, "nft", strings.Fields(words)...)
+}
+
+// inside calls f in the node, as the plugin would.
+func (n node) inside(f func(c *rtnl.Conn) error) {
+	n.Helper()
+	n.Do(func() {
 		c, err := rtnl.Open()
 		if err != nil {
-			t.Fatal(err)
+			n.Fatal(err)
 		}
 		defer c.Close()
-		if err := Close(c, "tb0123456789ab", guest); err != nil {
-			t.Fatal(err)
+		if err := f(c); err != nil {
+			n.Error(err)
 		}
-		if err := Admit(c, "tb0123456789ab", list); err != nil {
-			t.Fatal(err)
-		}
-		if err := Close(c, "tb0123456789ac", guest); err != nil {
-			t.Fatal(err)
-		}
-		t.Log(ns.Run(t, "nft", "list", "ruleset"))
-		t.Log(Observe(c))
-		if err := Remove(c, "tb0123456789ab"); err != nil {
-			t.Fatal(err)
-		}
-		t.Log(Observe(c))
-		if err := Remove(c, "tb0123456789ac"); err != nil {
-			t.Fatal(err)
-		}
-		t.Log("left:", ns.Run(t, "nft", "list", "ruleset"))
 	})
+}
+
+func (n node) want(c *rtnl.Conn, want Observed) error {
+	n.Helper()
+	got, err := Observe(c)
+	if diff := cmp.Diff(want, got); diff != "" {
+		n.Errorf("guards (-want +got):\n%s", diff)
+	}
+	return err
+}
+
+func TestList(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                             "",
+		"10.0.0.2":                     "10.0.0.2",
+		"fd00::2":                      "fd00::2 fe80::5054:ff:fe12:3456",
+		"fd00::2 10.0.0.2 10.0.0.2":    "10.0.0.2 fd00::2 fe80::5054:ff:fe12:3456",
+		"fe80::5054:ff:fe12:3456":      "fe80::5054:ff:fe12:3456",
+		"fe80::1 10.0.0.10 10.0.0.9":   "10.0.0.9 10.0.0.10 fe80::1 fe80::5054:ff:fe12:3456",
+		"2001:db8::ffff 2001:db8::1:0": "2001:db8::ffff 2001:db8::1:0 fe80::5054:ff:fe12:3456",
+	} {
+		var list []netip.Addr
+		for _, word := range strings.Fields(in) {
+			list = append(list, netip.MustParseAddr(word))
+		}
+		if got := List(guest, list); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+// What one port adds goes with it, and the table with the last.
+func TestRemoveLeavesNothing(t *testing.T) {
+	n := newNode(t)
+	list := "10.0.0.9 10.0.0.10 fd00::2 fe80::1"
+	n.inside(func(c *rtnl.Conn) error {
+		closed, open := Of(guest), Of(guest)
+		open.Addresses = list
+		return errors.Join(
+			Close(c, one, guest), n.want(c, Observed{one: closed}),
+			Admit(c, one, list), n.want(c, Observed{one: open}),
+			Close(c, other, guest), n.want(c, Observed{one: open, other: closed}),
+			Remove(c, one), n.want(c, Observed{other: closed}),
+			Remove(c, one), n.want(c, Observed{other: closed}),
+			Remove(c, other), n.want(c, Observed{}))
+	})
+	if left := n.nft("list ruleset"); left != "" {
+		t.Errorf("left is %s", left)
+	}
+}
+
+// The addresses of an earlier port of the name do not pass on to the next.
+func TestCloseForgetsAnEarlierPort(t *testing.T) {
+	n := newNode(t)
+	n.inside(func(c *rtnl.Conn) error {
+		return errors.Join(
+			Close(c, one, mac.Addr{2, 0, 0, 0, 0, 1}), Admit(c, one, "10.0.0.2 fd00::2"),
+			Close(c, one, guest), n.want(c, Observed{one: Of(guest)}))
+	})
+}
+
+// Whatever somebody has done to the rules, the next port mends it, and the others
+// keep their addresses.
+func TestCloseMendsTheRules(t *testing.T) {
+	for _, spoil := range []string{
+		"flush chain bridge tapbridge guests",
+		"insert rule bridge tapbridge guests accept",
+		"add rule bridge tapbridge guests_arp accept",
+		"add table bridge tapbridge {flags dormant;}",
+	} {
+		t.Run(spoil, func(t *testing.T) {
+			n := newNode(t)
+			open := Of(guest)
+			open.Addresses = "10.0.0.2"
+			spoilt := open
+			spoilt.Whole = false
+			n.inside(func(c *rtnl.Conn) error {
+				err := errors.Join(Close(c, one, guest), Admit(c, one, "10.0.0.2"))
+				n.nft(spoil)
+				return errors.Join(err, n.want(c, Observed{one: spoilt}), Close(c, other, guest), n.want(c, Observed{one: open, other: Of(guest)}))
+			})
+		})
+	}
+}
+
+func TestPossibleChangesNothing(t *testing.T) {
+	n := newNode(t)
+	n.inside(Possible)
+	if left := n.nft("list ruleset"); left != "" {
+		t.Errorf("left is %s", left)
+	}
+}
+
+// The tables of others stay, also one of our name in another family.
+func TestOthersTablesStay(t *testing.T) {
+	n := newNode(t)
+	n.nft("add table inet tapbridge")
+	n.nft("add table bridge filter")
+	before := n.nft("list ruleset")
+	n.inside(func(c *rtnl.Conn) error { return errors.Join(Close(c, one, guest), Remove(c, one)) })
+	if after := n.nft("list ruleset"); after != before {
+		t.Errorf("ruleset %s, was %s", after, before)
+	}
+}
+
+// Ports that come and go at the same time, the last one with the table, do not
+// lose each other's elements.
+func TestParallel(t *testing.T) {
+	n := newNode(t)
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			n.inside(func(c *rtnl.Conn) (err error) {
+				name := fmt.Sprintf("tb%012d", i)
+				open := Of(guest)
+				open.Addresses = "10.0.0.2"
+				for range 5 {
+					err = errors.Join(err, Close(c, name, guest), Admit(c, name, open.Addresses))
+					seen, e := Observe(c)
+					if seen[name] != open {
+						t.Errorf("guard of %s is %+v", name, seen[name])
+					}
+					err = errors.Join(err, e, Remove(c, name))
+				}
+				return err
+			})
+		})
+	}
+	all.Wait()
+	if left := n.nft("list ruleset"); left != "" {
+		t.Errorf("left is %s", left)
+	}
 }
