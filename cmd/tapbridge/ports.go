@@ -26,6 +26,7 @@ type row struct {
 	Isolated    bool       `json:"isolated"`
 	Hairpin     bool       `json:"hairpin"`
 	Locked      bool       `json:"locked"`
+	Guarded     bool       `json:"guarded"`
 	Carrier     *bool      `json:"carrier"` // null: not known
 	Drift       []string   `json:"drift"`   // empty: as it should be
 	Unchecked   string     `json:"unchecked,omitempty"`
@@ -124,7 +125,7 @@ func describe(p attach.Inspected) row {
 		Port: p.Port.Name, Bridge: p.Bridge, Mode: p.Mode, Table: p.Table,
 		Network: p.Network, ContainerID: p.ContainerID, IfName: p.IfName,
 		GuestMAC: p.Guest.String(), TapMAC: p.Port.MAC().String(), MTU: p.MTU,
-		Isolated: p.Isolated, Hairpin: p.Hairpin, Locked: p.Locked,
+		Isolated: p.Isolated, Hairpin: p.Hairpin, Locked: p.Locked, Guarded: p.Guarded,
 		Carrier: p.Carrier, Drift: append([]string{}, p.Wrong...),
 	}
 	if p.Guest.IsZero() {

@@ -261,6 +261,12 @@ func TestHostile(t *testing.T) {
 				bad = append(bad, shoot(t, g.wire, n.outside.wire, hostile))
 				good = append(good, shoot(t, g.wire, n.outside.wire, honest))
 			}
+			n := lanNew(t, 1500)
+			n.withoutIPTables(t)
+			alone := column{port.Kernel, []guestOption{guestGuarded}}.guest(t, n, mode)
+			if got := shoot(t, alone.wire, n.outside.wire, alone.hostile(n.guest(t, port.Veth, port.Kernel))); slices.Max(got) > 0 {
+				t.Errorf("ipSpoofChk without libvirt lets pass %v", got)
+			}
 			_, want, _ := strings.Cut(hostileTable, "|---|---|---|---|---|")
 			if mode == port.Veth {
 				want, _, _ = strings.Cut(want, "| larger than")
@@ -282,7 +288,7 @@ func TestHostilePage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, table := range []string{hostileTable, honestTable} {
+	for _, table := range []string{hostileTable, honestTable, theftTable, vlanTable} {
 		if !strings.Contains(string(page), table) {
 			t.Errorf("SECURITY.md does not have the measured table:\n%s", table)
 		}

@@ -58,12 +58,12 @@ func TestEveryKey(t *testing.T) {
 		ID:      port.ID{ContainerID: "c1", IfName: "net1"},
 		Network: "vms", Bridge: "br0", Mode: port.HostTap, Table: port.Static,
 		Guest: mac.Addr{2, 0, 0, 0, 0, 1}, MTU: 1400, PortMTU: 1500,
-		Options: port.Options{Isolated: true, Hairpin: true, Locked: true, DAN: true},
+		Options: port.Options{Isolated: true, Hairpin: true, Locked: true, Guarded: true, DAN: true},
 		Access:  tap.Access{Owner: 0, Group: tap.Anyone, MultiQueue: true},
 		Label:   "system_u:system_r:container_t:s0:c1,c2",
 	}
 	got := plan(t, `,"bridge":"br0","mode":"host-tap","macTableManager":"libvirt","fdb":"static","mac":"02:00:00:00:00:01","mtu":1400,
-		"multiQueue":true,"owner":0,"group":-1,"macspoofchk":true,"portIsolation":true,"hairpinMode":true,
+		"multiQueue":true,"owner":0,"group":-1,"macspoofchk":true,"ipSpoofChk":true,"portIsolation":true,"hairpinMode":true,"ipam":{"type":"host-local"},
 		"dan":true,"selinuxContext":"system_u:system_r:container_t:s0:c1,c2"`, bridge.Bridge{Name: "br0", MTU: 1500})
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -117,6 +117,9 @@ func TestBadInputIsRefusedByName(t *testing.T) {
 		{`"bridge":"br0","macTableManager":"libvirt","fdb":"follow"`, config.ErrUnsupported, []string{`"fdb"`, `"follow"`, "not supported yet"}},
 		{`"bridge":"br0","macspoofchk":true`, config.ErrInvalid, []string{`"macspoofchk"`, "true", `"macTableManager"`}},
 		{`"bridge":"br0","macspoofchk":true,"macTableManager":"libvirt","fdb":"roaming"`, config.ErrInvalid, []string{`"macspoofchk"`, "true", `"sticky"`}},
+		{`"bridge":"br0","ipSpoofChk":true`, config.ErrInvalid, []string{`"ipSpoofChk"`, "true", `"ipam"`}},
+		{`"bridge":"br0","ipSpoofChk":true,"ipam":{"type":"static"},"vlanTrunk":[{"id":5}]`, config.ErrInvalid, []string{`"ipSpoofChk"`, "true", `"vlanTrunk"`}},
+		{`"bridge":"br0","ipSpoofChk":"yes"`, config.ErrInvalid, []string{`"ipSpoofChk"`, `"yes"`, "true or false"}},
 		{`"bridge":"br0","mac":"01:00:5e:00:00:01"`, config.ErrInvalid, []string{`"mac"`, "01:00:5e:00:00:01", "multicast"}},
 		{`"bridge":"br0","mac":"00:00:00:00:00:00"`, config.ErrInvalid, []string{`"mac"`, "all zero"}},
 		{`"bridge":"br0","mac":12`, config.ErrInvalid, []string{`"mac"`, "12", "a string"}},

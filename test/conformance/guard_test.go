@@ -69,7 +69,9 @@ func TestGuard(t *testing.T) {
 func TestGuardOfAVanishedPort(t *testing.T) {
 	for name, end := range map[string]func(n *node, e env){
 		"DEL": func(n *node, e env) { n.call("DEL", n.conf(spoofChecked), e, env{"CNI_NETNS": ""}).silent() },
-		"GC":  func(n *node, _ env) { n.call("GC", n.conf(spoofChecked, conf{validKey: valid()}), noAttachment).silent() },
+		"GC": func(n *node, _ env) {
+			n.call("GC", n.conf(spoofChecked, conf{validKey: valid()}), noAttachment).silent()
+		},
 		"GC that keeps it": func(n *node, _ env) {
 			n.call("GC", n.conf(spoofChecked, conf{validKey: valid("gone", "net1")}), noAttachment).silent()
 		},

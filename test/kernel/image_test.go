@@ -21,7 +21,7 @@ var initScript []byte
 var programs = []string{"ip", "bridge", "tc", "nft"}
 
 // sources are what tests of any package read, besides their own testdata.
-var sources = []string{"README.md", "docs", "examples"}
+var sources = []string{"README.md", "SECURITY.md", "docs", "examples"}
 
 // root is the root module's directory. It is not cleaned on purpose: go test's cache takes note of a file that a test opens only
 // when its name begins with the directory of the test's own module, and this one does.

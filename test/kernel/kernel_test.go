@@ -27,8 +27,9 @@ type suite struct {
 
 // suites are what runs in the guest: add a line for another package, or another name to its expression.
 var suites = []suite{
-	{"pkg/attach", "VLAN|TestApplyThenRemoveLeavesNothing|TestEveryStepFails|TestGolden"},
+	{"pkg/attach", "VLAN|TestApplyThenRemoveLeavesNothing|TestEveryStepFails|TestGolden|TestHostile|TestSpanningTree"},
 	{"cmd/tapbridge", "VLAN"},
+	{"pkg/guard", "."},
 	{"pkg/tap", "TestSELinux"},
 }
 
