@@ -27,10 +27,11 @@ type row struct {
 	Hairpin     bool       `json:"hairpin"`
 	Locked      bool       `json:"locked"`
 	Guarded     bool       `json:"guarded"`
-	Carrier     *bool      `json:"carrier"` // null: not known
-	Drift       []string   `json:"drift"`   // empty: as it should be
-	Unchecked   string     `json:"unchecked,omitempty"`
-	Uplinks     []uplink   `json:"uplinks"` // of its bridge
+	asked
+	Carrier   *bool    `json:"carrier"` // null: not known
+	Drift     []string `json:"drift"`   // empty: as it should be
+	Unchecked string   `json:"unchecked,omitempty"`
+	Uplinks   []uplink `json:"uplinks"` // of its bridge
 }
 
 // uplink is how the bridge reaches other machines.
@@ -125,7 +126,7 @@ func describe(p attach.Inspected) row {
 		Port: p.Port.Name, Bridge: p.Bridge, Mode: p.Mode, Table: p.Table,
 		Network: p.Network, ContainerID: p.ContainerID, IfName: p.IfName,
 		GuestMAC: p.Guest.String(), TapMAC: p.Port.MAC().String(), MTU: p.MTU,
-		Isolated: p.Isolated, Hairpin: p.Hairpin, Locked: p.Locked, Guarded: p.Guarded,
+		Isolated: p.Isolated, Hairpin: p.Hairpin, Locked: p.Locked, Guarded: p.Guarded, asked: askedOf(p.Attachment),
 		Carrier: p.Carrier, Drift: append([]string{}, p.Wrong...),
 	}
 	if p.Guest.IsZero() {
