@@ -48,7 +48,7 @@ race: tools ## the same under the race detector (needs gcc)
 	CGO_ENABLED=1 go test -race ./...
 
 .PHONY: e2e
-e2e: ## the built plugin under containerd, CRI-O, kubelet and Multus, with Linux guests in pods (as root; builds those first)
+e2e: buildah ## the built plugin under containerd, CRI-O, kubelet and Multus, with Linux guests in pods (as root; builds those first)
 	cd test/e2e && go vet ./... && TAPBRIDGE_TEST_REQUIRE=all go test -count=1 -timeout 45m -v .
 
 .PHONY: faults

@@ -32,6 +32,9 @@ func (e *statusError) Error() string {
 	return fmt.Sprintf("the API answered %d: %.500s", e.code, e.text)
 }
 
+// applied is YAML for PATCH, as `kubectl apply --server-side` sends it.
+type applied []byte
+
 // api sends an object, or YAML, and reads the answer into out, unless that is nil.
 func (c *cluster) api(method, path string, object, out any) error {
 	body, kind, err := encode(object)
@@ -63,11 +66,13 @@ func (c *cluster) api(method, path string, object, out any) error {
 }
 
 func encode(object any) (body []byte, contentType string, err error) {
-	if yaml, ok := object.([]byte); ok {
-		return yaml, "application/yaml", nil
-	}
-	if object == nil {
+	switch o := object.(type) {
+	case nil:
 		return nil, "application/json", nil
+	case []byte:
+		return o, "application/yaml", nil
+	case applied:
+		return o, "application/apply-patch+yaml", nil
 	}
 	body, err = json.Marshal(object)
 	return body, "application/json", err

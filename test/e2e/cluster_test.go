@@ -27,8 +27,14 @@ const (
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
+	return newClusterWith(t, (*node).writeClusterNetworks)
+}
+
+// newClusterWith makes one whose networks are written by a function.
+func newClusterWith(t *testing.T, networks func(*node)) *cluster {
+	t.Helper()
 	k := containerd2
-	k.networks = (*node).writeClusterNetworks
+	k.networks = networks
 	c := &cluster{runtime: newRuntime(t, k)}
 	c.http = c.client()
 	c.startAPIServer()

@@ -8,14 +8,20 @@ import (
 	"testing"
 )
 
-// writeClusterNetworks makes thin Multus the runtime's only network, and "vms" the network that Multus gives every pod.
+// writeClusterNetworks makes "vms" the network that every pod gets.
 func (n *node) writeClusterNetworks() {
 	n.t.Helper()
 	n.writeNetwork("cluster/vms", n.vms())
+	n.writeMultus("vms.conflist")
+}
+
+// writeMultus makes thin Multus the runtime's only network. It gives every pod that of a file.
+func (n *node) writeMultus(file string) {
+	n.t.Helper()
 	n.write(asJSON(n.t, conf{
 		"cniVersion": n.version, "name": "multus", "type": "multus",
 		"kubeconfig":     n.kubeconfig(),
-		"clusterNetwork": n.path("networks", "cluster", "vms.conflist"),
+		"clusterNetwork": n.path("networks", "cluster", file),
 		"cniDir":         n.path("multus"), "binDir": n.path("plugins"), "confDir": n.path("networks", "cluster"),
 		"logFile": n.path("multus.log"), "logLevel": "verbose",
 	}), "networks", "vms", "00-multus.conf")
@@ -50,6 +56,7 @@ func (c *cluster) define(name string, network conf) {
 // clusterPod is a pod as the API shows it.
 type clusterPod struct {
 	*cluster
+	url      string // in the API
 	Metadata struct {
 		Name, UID   string
 		Annotations map[string]string
@@ -59,22 +66,28 @@ type clusterPod struct {
 	}
 }
 
-const pods = "/api/v1/namespaces/default/pods"
-
 // start makes a pod with annotations and waits until it runs.
 func (c *cluster) start(name string, annotations map[string]string, containers ...conf) *clusterPod {
 	c.t.Helper()
-	must(c.t, c.api("POST", pods, conf{
+	return c.launch("default", conf{
 		"apiVersion": "v1", "kind": "Pod",
 		"metadata": conf{"name": name, "annotations": annotations},
 		"spec": conf{
 			"nodeName": "node1", "containers": containers, "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 1,
 			"volumes": []conf{{"name": "tun", "hostPath": conf{"path": tunDevice, "type": "CharDevice"}}},
 		},
-	}, nil))
+	})
+}
+
+// launch makes a pod in a namespace and waits until it runs.
+func (c *cluster) launch(namespace string, pod any) *clusterPod {
+	c.t.Helper()
 	p := &clusterPod{cluster: c}
-	eventually(c.t, "pod "+name+" runs", func() error {
-		if err := c.api("GET", pods+"/"+name, nil, p); err != nil {
+	pods := "/api/v1/namespaces/" + namespace + "/pods"
+	must(c.t, c.api("POST", pods, pod, p))
+	p.url = pods + "/" + p.Metadata.Name
+	eventually(c.t, "pod "+p.Metadata.Name+" runs", func() error {
+		if err := c.api("GET", p.url, nil, p); err != nil {
 			return err
 		}
 		if p.Status.Phase != "Running" || p.Status.PodIP == "" {
@@ -88,9 +101,9 @@ func (c *cluster) start(name string, annotations map[string]string, containers .
 // delete removes the pod and waits until nothing is left of it in the API; kubelet holds it there until the runtime has stopped it.
 func (p *clusterPod) delete() {
 	p.t.Helper()
-	must(p.t, p.api("DELETE", pods+"/"+p.Metadata.Name, nil, nil))
+	must(p.t, p.api("DELETE", p.url, nil, nil))
 	eventually(p.t, "pod "+p.Metadata.Name+" is gone", func() error {
-		err := p.api("GET", pods+"/"+p.Metadata.Name, nil, nil)
+		err := p.api("GET", p.url, nil, nil)
 		var status *statusError
 		if errors.As(err, &status) && status.code == http.StatusNotFound {
 			return nil

@@ -23,7 +23,7 @@ func (n *node) installPlugins() {
 	must(n.t, err)
 	must(n.t, os.Symlink(plugin, n.path("plugins", "tapbridge.real")))
 	must(n.t, os.WriteFile(n.path("plugins", "tapbridge"), recorder, 0o755))
-	for _, name := range []string{"loopback", "host-local", "multus"} {
+	for _, name := range []string{"loopback", "ptp", "host-local", "static", "multus"} {
 		must(n.t, os.Symlink(filepath.Join(tool.Bin, name), n.path("plugins", name)))
 	}
 }

@@ -26,7 +26,7 @@ func (b builder) containerd(ctx context.Context) error {
 // small builds what the module of all tests and package e2e have the dependencies of.
 func (b builder) small(ctx context.Context) error {
 	const plugins = "github.com/containernetworking/plugins/plugins/"
-	err := b.build(ctx, "..", nil, "-ldflags=-s -w", plugins+"main/loopback", plugins+"ipam/host-local")
+	err := b.build(ctx, "..", nil, "-ldflags=-s -w", plugins+"main/loopback", plugins+"main/ptp", plugins+"ipam/host-local", plugins+"ipam/static")
 	if err != nil {
 		return err
 	}

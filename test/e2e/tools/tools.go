@@ -22,6 +22,7 @@ type Tools struct {
 	Debian string // the root of unpacked packages: containerd 1.6, runc, conmon, podman
 	Bin    string // what was built: containerd 2, CRI-O, Kubernetes, Multus, reference plugins, the tests' peer
 	Plugin string // tapbridge, of this tree
+	Image  string // the archive that "make image" makes of it
 	Guest  guest.Tools
 }
 
@@ -40,14 +41,14 @@ func Get(ctx context.Context, dir string, log func(string, ...any)) (t Tools, er
 	}
 	cache = filepath.Join(cache, "tapbridge")
 	root := filepath.Join(dir, "..", "..")
-	t = Tools{Bin: filepath.Join(cache, "e2e"), Plugin: filepath.Join(root, "bin", "tapbridge")}
+	t = Tools{Bin: filepath.Join(cache, "e2e"), Plugin: filepath.Join(root, "bin", "tapbridge"), Image: filepath.Join(root, "bin", "tapbridge-image.tar")}
 	if err := os.MkdirAll(t.Bin, 0o755); err != nil {
 		return Tools{}, err
 	}
 	b := builder{dir: dir, bin: t.Bin}
 	stages := []stage{ // the longest first: two run at a time
 		{"build etcd, kube-apiserver, kubelet and Multus", b.kubernetes},
-		{"build tapbridge", func(ctx context.Context) error { return run(ctx, root, nil, "make", "-s", "build") }},
+		{"build tapbridge and its image", func(ctx context.Context) error { return run(ctx, root, nil, "make", "-s", "build", "image") }},
 		{"build the reference plugins and the tests' peer", b.small},
 		{"fetch containerd 1.6, runc, conmon and podman", func(ctx context.Context) (err error) {
 			t.Debian, err = guest.Unpack(ctx, cache, "e2e-debian", packages, log)
