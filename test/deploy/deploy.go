@@ -15,6 +15,8 @@ import (
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
+
+	"github.com/tapbridge/tapbridge/internal/pages"
 )
 
 // Base is the part of deploy/ that every cluster takes.
@@ -47,6 +49,28 @@ func build(folder string) ([]Object, error) {
 			return nil, fmt.Errorf("kustomize %q: %w", folder, err)
 		}
 		objects = append(objects, Object{r.GetApiVersion(), r.GetKind(), r.GetNamespace(), r.GetName(), text})
+	}
+	return objects, nil
+}
+
+// Manual is what the pages of the manual show of manifests, one object a block. Some are a part of one, without kind and name.
+func Manual(root string) (objects []Object, err error) {
+	blocks, err := pages.Blocks(root)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range blocks {
+		if b.Language != "yaml" {
+			continue
+		}
+		var o struct {
+			meta.TypeMeta   `json:",inline"`
+			meta.ObjectMeta `json:"metadata"`
+		}
+		if err := yaml.Unmarshal([]byte(b.Text), &o); err != nil {
+			return nil, fmt.Errorf("%s: %w", b, err)
+		}
+		objects = append(objects, Object{o.APIVersion, o.Kind, o.Namespace, o.Name, []byte(b.Text)})
 	}
 	return objects, nil
 }
