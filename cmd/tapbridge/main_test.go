@@ -70,22 +70,22 @@ func TestPorts(t *testing.T) {
 		}
 	}
 	wantTable(0, `
-PORT  BRIDGE  MODE  TABLE  GUEST MAC  CARRIER  NETWORK  CONTAINER  IFNAME  STATE
+PORT  BRIDGE  MODE  REDIRECT  TABLE  GUEST MAC  CARRIER  NETWORK  CONTAINER  IFNAME  STATE
 `)
 	add("tap", "net1", "52:54:00:00:00:01")
 	add("veth", "net2", "52:54:00:00:00:02")
 	wantTable(0, `
-PORT            BRIDGE  MODE  TABLE   GUEST MAC          CARRIER  NETWORK  CONTAINER  IFNAME  STATE
-tb23cde16daab7  br0     tap   sticky  52:54:00:00:00:01  no       vms      4f5c       net1    ok
-tb140d8a57b0ae  br0     veth  sticky  52:54:00:00:00:02  yes      vms      4f5c       net2    ok
+PORT            BRIDGE  MODE  REDIRECT  TABLE   GUEST MAC          CARRIER  NETWORK  CONTAINER  IFNAME  STATE
+tb23cde16daab7  br0     tap   bpf       sticky  52:54:00:00:00:01  no       vms      4f5c       net1    ok
+tb140d8a57b0ae  br0     veth            sticky  52:54:00:00:00:02  yes      vms      4f5c       net2    ok
 `)
 	nstest.OpenTap(t, pod, "tap1")
 	host.Run(t, "bridge", "link", "set", "dev", "tb23cde16daab7", "learning", "on")
 	host.Run(t, "ip", "link", "set", "tb140d8a57b0ae", "alias", "mine")
 	wantTable(1, `
-PORT            BRIDGE  MODE  TABLE   GUEST MAC          CARRIER  NETWORK  CONTAINER  IFNAME  STATE
-tb23cde16daab7  br0     tap   sticky  52:54:00:00:00:01  yes      vms      4f5c       net1    drift (1)
-tb140d8a57b0ae                                           yes                                  drift (1)
+PORT            BRIDGE  MODE  REDIRECT  TABLE   GUEST MAC          CARRIER  NETWORK  CONTAINER  IFNAME  STATE
+tb23cde16daab7  br0     tap   bpf       sticky  52:54:00:00:00:01  yes      vms      4f5c       net1    drift (1)
+tb140d8a57b0ae                                                     yes                                  drift (1)
 ! tb23cde16daab7: learning is on, want off
 ! tb140d8a57b0ae: alias is "mine", want the record of an attachment: it cannot be told whose port this is
 `)
@@ -94,7 +94,7 @@ tb140d8a57b0ae                                           yes                    
 	if err := json.Unmarshal([]byte(stdout), &rows); err != nil || len(rows) != 2 {
 		t.Fatalf("%v: %s", err, stdout)
 	}
-	if r := rows[0]; r.Port != "tb23cde16daab7" || r.Carrier == nil || !*r.Carrier || len(r.Drift) != 1 || r.TapMAC != "fe:54:00:00:00:01" {
+	if r := rows[0]; r.Port != "tb23cde16daab7" || r.Carrier == nil || !*r.Carrier || len(r.Drift) != 1 || r.TapMAC != "fe:54:00:00:00:01" || r.Redirect != "bpf" {
 		t.Errorf("JSON says %+v", r)
 	}
 	host.Run(t, "ip", "link", "set", "br0", "down")

@@ -28,8 +28,9 @@ type row struct {
 	Locked      bool       `json:"locked"`
 	Guarded     bool       `json:"guarded"`
 	asked
-	Carrier   *bool    `json:"carrier"` // null: not known
-	Drift     []string `json:"drift"`   // empty: as it should be
+	Carrier   *bool    `json:"carrier"`            // null: not known
+	Redirect  string   `json:"redirect,omitempty"` // in mode tap, between pod interface and tap: bpf, or mirred where the kernel has or permits no bpf
+	Drift     []string `json:"drift"`              // empty: as it should be
 	Unchecked string   `json:"unchecked,omitempty"`
 	Uplinks   []uplink `json:"uplinks"` // of its bridge
 }
@@ -132,6 +133,9 @@ func describe(p attach.Inspected) row {
 	if p.Guest.IsZero() {
 		r.GuestMAC = ""
 	}
+	if p.Redirect != nil {
+		r.Redirect = p.Redirect.String()
+	}
 	if p.PodUnknown {
 		r.Unchecked = "the pod's network namespace was not found or cannot be entered (are you root?): its side is not compared"
 	}
@@ -146,9 +150,9 @@ func printJSON(w io.Writer, rows []row) error {
 
 func printTable(w io.Writer, rows []row) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "PORT\tBRIDGE\tMODE\tTABLE\tGUEST MAC\tCARRIER\tNETWORK\tCONTAINER\tIFNAME\tSTATE")
+	fmt.Fprintln(t, "PORT\tBRIDGE\tMODE\tREDIRECT\tTABLE\tGUEST MAC\tCARRIER\tNETWORK\tCONTAINER\tIFNAME\tSTATE")
 	for _, r := range rows {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Port, r.Bridge, r.Mode, r.Table,
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Port, r.Bridge, r.Mode, r.Redirect, r.Table,
 			r.GuestMAC, r.carrier(), r.Network, short(r.ContainerID), r.IfName, r.state())
 	}
 	if err := t.Flush(); err != nil {

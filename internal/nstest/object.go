@@ -17,10 +17,12 @@ var volatile = map[string]bool{
 	"ifindex": true, "link_index": true, "link_netnsid": true,
 	"id": true, "no": true, "designated_port": true, // of a bridge port; id also of an eBPF program
 	"index": true, // of a tc action
+	"tag":   true, // of an eBPF program: a digest of it, and of the indexes in it
 	// Clocks, lifetimes and statistics.
 	"hello_timer": true, "tcn_timer": true, "topology_change_timer": true, "gc_timer": true,
 	"hold_timer": true, "message_age_timer": true, "forward_delay_timer": true,
 	"valid_life_time": true, "preferred_life_time": true, "expires": true, "used": true,
+	"load_time":           true, // of an eBPF program
 	"direct_packets_stat": true,
 	// On the way to what is shown elsewhere: the flags tell the same as the
 	// operstate, which stays UNKNOWN on a link that never lost its carrier.
@@ -32,12 +34,20 @@ var volatile = map[string]bool{
 func strip(o object) object {
 	kept := object{}
 	for key, value := range o {
-		if !volatile[key] {
+		switch name, named := value.(string); {
+		case volatile[key]:
+		case key == "bpf_name" && named:
+			kept[key] = number.ReplaceAllString(name, "N")
+		default:
 			kept[key] = stable(value)
 		}
 	}
 	return kept
 }
+
+// number is a part of the name of an eBPF program that may have been handed out in
+// order of arrival, as the index of a link.
+var number = regexp.MustCompile(`\d+`)
 
 func stable(value any) any {
 	switch value := value.(type) {

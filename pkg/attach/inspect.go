@@ -16,6 +16,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/redirect"
 )
 
 // Inspected is one port and how it stands.
@@ -25,6 +26,8 @@ type Inspected struct {
 	Wrong      []string // empty: as it should be
 	PodUnknown bool     // the pod's namespace could not be entered, only the bridge's side was compared
 	Deserted   bool     // the pod's namespace is kept by a mount alone: no process is in it
+
+	Redirect *redirect.Pair // how frames get from the pod interface to the tap and back; nil: they do not, or not known
 }
 
 // Inspect observes every port of ours in the namespace. It is for people: to
@@ -94,6 +97,7 @@ func (s *Site) inspect(a Attached, path string) (Inspected, error) {
 	if want.Guard != nil && got.Guard != nil {
 		want.Guard.Addresses = cmp.Or(got.Guard.Addresses, "those of the guest")
 	}
+	in.Redirect = got.Redirect
 	var drift *port.Drift
 	if errors.As(port.Diff(want, got), &drift) {
 		in.Wrong = drift.Differences

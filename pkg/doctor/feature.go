@@ -1,12 +1,15 @@
 package doctor
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 
 	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/mac"
 	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/redirect"
 	"github.com/tapbridge/tapbridge/pkg/shape"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
@@ -49,14 +52,29 @@ func Kernel() ([]Finding, error) {
 	}
 	defer site.Close()
 	var found []Finding
+	var way *redirect.Pair
 	for i, f := range features {
-		if err := f.try(site, fmt.Sprint("br", i)); err != nil {
+		got, err := f.try(site, fmt.Sprint("br", i))
+		if err != nil {
 			found = append(found, f.missing(err))
-		} else {
-			found = append(found, ok("kernel", f.name+" works"))
+			continue
 		}
+		found = append(found, ok("kernel", f.name+" works"))
+		way = cmp.Or(got.Redirect, way)
 	}
-	return found, nil
+	return append(found, wayOfFrames(way)...), nil
+}
+
+// wayOfFrames says how mode tap redirects frames: it works either way.
+func wayOfFrames(way *redirect.Pair) []Finding {
+	switch {
+	case way == nil:
+		return nil
+	case *way == redirect.Both:
+		return []Finding{ok("kernel", fmt.Sprintf("mode tap redirects frames by %s", *way))}
+	}
+	return []Finding{note("kernel", fmt.Sprintf("mode tap redirects frames by %s, where %s is faster", *way, redirect.Both),
+		"Linux 5.10 or later with the kernel module cls_bpf, and bpf(2) permitted to the plugin")}
 }
 
 func (f feature) missing(err error) Finding {
@@ -67,7 +85,8 @@ func (f feature) missing(err error) Finding {
 	return note("kernel", says, f.remedy+", if it is wanted")
 }
 
-func (f feature) try(site *attach.Site, onBridge string) error {
+// try returns what was made for the time of the trial.
+func (f feature) try(site *attach.Site, onBridge string) (port.Port, error) {
 	a := port.Attachment{
 		ID:      port.ID{ContainerID: "doctor", IfName: "net1"},
 		Network: "doctor", Bridge: onBridge, Mode: port.Tap, Table: port.Kernel,
@@ -76,7 +95,8 @@ func (f feature) try(site *attach.Site, onBridge string) error {
 	}
 	f.ask(&a)
 	if err := site.Apply(a, bridge.Bridge{Name: a.Bridge, MTU: a.PortMTU, VLANAware: a.VLANs != ""}); err != nil {
-		return err
+		return port.Port{}, err
 	}
-	return site.Remove(a.ID)
+	got, err := site.Observe(a.Want())
+	return got, errors.Join(err, site.Remove(a.ID))
 }

@@ -191,12 +191,14 @@ func (d *Drift) access(want, got *tap.Access) {
 	compare(d, "tap multi-queue", want.MultiQueue, got.MultiQueue)
 }
 
+// redirect is as wanted in any way that works: which one there is depends on the
+// kernel, and on what it lets us do.
 func (d *Drift) redirect(want, got *redirect.Pair) {
 	if !both(d, "redirect", want, got) {
 		return
 	}
-	compare(d, "redirect from tap to pod interface", want.Out, got.Out)
-	compare(d, "redirect from pod interface to tap", want.In, got.In)
+	compare(d, "redirect from tap to pod interface", want.Out.Works(), got.Out.Works())
+	compare(d, "redirect from pod interface to tap", want.In.Works(), got.In.Works())
 }
 
 func (d *Drift) guard(want, got *guard.Guard) {

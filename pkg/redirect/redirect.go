@@ -3,102 +3,108 @@ package redirect
 import (
 	"fmt"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 )
+
+// Way is how frames are passed on from one device to another.
+type Way string
+
+// The ways, by what does it at an ingress qdisc. The faster one is taken where the
+// kernel has it and lets us.
+const (
+	None   Way = ""
+	Mirred Way = "mirred" // an action behind a filter that matches all: everywhere
+	BPF    Way = "bpf"    // an eBPF program: Linux 5.10
+)
+
+// Works reports whether frames pass: either way will do.
+func (w Way) Works() bool { return w == Mirred || w == BPF }
 
 // Pair is the state of the redirect between tap and pod interface, wanted or
 // seen.
 type Pair struct {
-	Out bool // what the guest sends into the tap leaves by the pod interface
-	In  bool // what arrives at the pod interface goes to the tap
+	Out Way // what the guest sends into the tap leaves by the pod interface
+	In  Way // what arrives at the pod interface goes to the tap
 }
 
 // Both is what a working attachment has.
-var Both = Pair{Out: true, In: true}
+var Both = Pair{Out: BPF, In: BPF}
 
-// ingress is the hook at which a device hands over what it has received.
-var ingress = netlink.MakeHandle(0xffff, 0)
+func (p Pair) String() string {
+	if p.Out == p.In {
+		return string(p.Out)
+	}
+	return fmt.Sprintf("out %s, in %s", p.Out, p.In)
+}
+
+// direction is one half of a redirect.
+type direction struct {
+	from, to int // indexes
+	program  program
+}
+
+func out(tap, inner int) direction { return direction{tap, inner, toPeer(inner)} }
+
+func in(tap, inner int) direction { return direction{inner, tap, toDevice(tap)} }
 
 // Connect makes the devices at the two indexes pass every frame on to each
 // other.
 func Connect(c *rtnl.Conn, tap, inner int) error {
-	if err := Pass(c, tap, inner); err != nil {
+	if err := out(tap, inner).connect(c); err != nil {
 		return fmt.Errorf("redirect from the tap: %w", err)
 	}
-	if err := Pass(c, inner, tap); err != nil {
+	if err := in(tap, inner).connect(c); err != nil {
 		return fmt.Errorf("redirect to the tap: %w", err)
 	}
 	return nil
 }
 
-// Pass sends what comes in at one device out at the other: u32 with a match that
-// is always true, because cls_matchall is not in every kernel.
-func Pass(c *rtnl.Conn, from, to int) error {
-	handle, err := c.Handle()
-	if err != nil {
+// connect does it by mirred where eBPF is refused, for whatever reason: an old
+// kernel, one without cls_bpf, lockdown, seccomp.
+func (d direction) connect(c *rtnl.Conn) error {
+	if err := addIngress(c, d.from); err != nil {
 		return err
 	}
-	qdisc := &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: from, Handle: ingress, Parent: netlink.HANDLE_INGRESS}}
-	if err := handle.QdiscAdd(qdisc); err != nil {
-		return fmt.Errorf("add ingress qdisc: %w", err)
+	if addProgram(c, d.from, d.program) == nil {
+		return nil
 	}
-	filter := &netlink.U32{
-		FilterAttrs: netlink.FilterAttrs{LinkIndex: from, Parent: ingress, Priority: 1, Protocol: unix.ETH_P_ALL},
-		Actions:     []netlink.Action{netlink.NewMirredAction(to)},
+	return addMirred(c, d.from, d.to)
+}
+
+// Pass sends what comes in at one device out at the other, by mirred: the one way
+// that leads through an ifb and back.
+func Pass(c *rtnl.Conn, from, to int) error {
+	if err := addIngress(c, from); err != nil {
+		return err
 	}
-	if err := handle.FilterAdd(filter); err != nil {
-		return fmt.Errorf("add filter: %w", err)
-	}
-	return nil
+	return addMirred(c, from, to)
 }
 
 // Observe reads the redirect between the devices at the two indexes.
-func Observe(c *rtnl.Conn, tap, inner int) (Pair, error) {
-	out, err := Passes(c, tap, inner)
-	if err != nil {
+func Observe(c *rtnl.Conn, tap, inner int) (p Pair, err error) {
+	if p.Out, err = out(tap, inner).observe(c); err != nil {
 		return Pair{}, err
 	}
-	in, err := Passes(c, inner, tap)
-	return Pair{Out: out, In: in}, err
+	p.In, err = in(tap, inner).observe(c)
+	return p, err
+}
+
+func (d direction) observe(c *rtnl.Conn) (Way, error) {
+	first, err := firstFilter(c, d.from)
+	switch {
+	case err != nil:
+		return None, err
+	case d.program.is(first):
+		return BPF, nil
+	case isMirred(first, d.to):
+		return Mirred, nil
+	}
+	return None, nil
 }
 
 // Passes reports whether every frame that comes in at one device goes out at the
-// other: the first filter decides, so it must be ours.
+// other, as Pass makes them.
 func Passes(c *rtnl.Conn, from, to int) (bool, error) {
-	handle, err := c.Handle()
-	if err != nil {
-		return false, err
-	}
-	filters, err := handle.FilterList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: from}}, ingress)
-	if err != nil {
-		return false, fmt.Errorf("list the filters of link %d: %w", from, err)
-	}
-	if len(filters) == 0 {
-		return false, nil
-	}
-	u32, ok := filters[0].(*netlink.U32)
-	return ok && matchesAll(u32) && redirects(u32.Actions, to), nil
-}
-
-func matchesAll(f *netlink.U32) bool {
-	if f.Protocol != unix.ETH_P_ALL || f.Sel == nil {
-		return false
-	}
-	for _, key := range f.Sel.Keys {
-		if key.Mask != 0 {
-			return false
-		}
-	}
-	return true
-}
-
-func redirects(actions []netlink.Action, to int) bool {
-	if len(actions) != 1 {
-		return false
-	}
-	m, ok := actions[0].(*netlink.MirredAction)
-	return ok && m.MirredAction == netlink.TCA_EGRESS_REDIR && m.Ifindex == to
+	first, err := firstFilter(c, from)
+	return isMirred(first, to), err
 }

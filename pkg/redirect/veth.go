@@ -1,7 +1,7 @@
 // Package redirect is the leg between a bridge port on the host and a tap in a
-// pod: a veth pair, and the rules that pass every frame on from one device to
-// another, such as between its pod end and the tap. Making the tap is the business of package tap, joining the bridge
-// that of package bridge.
+// pod: a veth pair, and what passes every frame on from one device to another,
+// such as between its pod end and the tap. Making the tap is the business of
+// package tap, joining the bridge that of package bridge.
 package redirect
 
 import (

@@ -266,3 +266,33 @@ func Test39TransientCondition(t *testing.T) {
 		}
 	})
 }
+
+// Where eBPF is refused, as by lockdown or seccomp, frames are redirected by an
+// action: ADD, CHECK and DEL are none the worse for it, whoever may use eBPF in
+// between.
+func TestRedirectWithoutEBPF(t *testing.T) {
+	t.Parallel()
+	refused := []string{strace(t), "-f", "-qq", "-o", "/dev/null", "-e", "inject=bpf:error=EPERM"}
+	n := newNode(t, libvirt)
+	n.unchanged(func() {
+		added := n.prepare("ADD", n.conf()).behind(refused...).run()
+		added.result()
+		for _, dev := range []string{"tap1", "net1"} {
+			if shown := n.pod.Run(t, "tc", "filter", "show", "dev", dev, "ingress"); !strings.Contains(shown, "mirred") {
+				t.Errorf("the filters of %s are %q", dev, shown)
+			}
+		}
+		n.call("CHECK", n.conf(added.prev())).silent()
+		n.prepare("CHECK", n.conf(added.prev())).behind(refused...).run().silent()
+		n.call("DEL", n.conf(added.prev())).ok()
+		added = n.call("ADD", n.conf()).ok()
+		n.prepare("CHECK", n.conf(added.prev())).behind(refused...).run().silent()
+		n.call("DEL", n.conf(added.prev())).ok()
+	})
+	for says, before := range map[string][]string{"frames by mirred, where bpf is faster": refused, "frames by bpf": nil} {
+		command := append(slices.Clone(before), tapbridge, "doctor", "br0")
+		if out, _ := n.host.Command(command[0], command[1:]...).Output(); !strings.Contains(string(out), says) {
+			t.Errorf("%q says %q, want %q", command, out, says)
+		}
+	}
+}

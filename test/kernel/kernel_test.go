@@ -27,7 +27,7 @@ type suite struct {
 
 // suites are what runs in the guest: add a line for another package, or another name to its expression.
 var suites = []suite{
-	{"pkg/attach", "VLAN|TestApplyThenRemoveLeavesNothing|TestEveryStepFails|TestGolden|TestHostile|TestSpanningTree"},
+	{"pkg/attach", "VLAN|TestApplyThenRemoveLeavesNothing|TestEveryStepFails|TestGolden|TestHostile|TestSpanningTree|TestWayOfTheRedirect"},
 	{"cmd/tapbridge", "VLAN"},
 	{"pkg/guard", "."},
 	{"pkg/tap", "TestSELinux"},
@@ -37,7 +37,7 @@ var suites = []suite{
 var modules = []string{
 	"bridge", "8021q", "tun", "veth", "ifb", "macvlan",
 	"virtio_pci", "virtio_net",
-	"sch_ingress", "sch_tbf", "cls_u32", "act_mirred", "nf_tables",
+	"sch_ingress", "sch_tbf", "cls_u32", "cls_bpf", "act_mirred", "nf_tables",
 }
 
 func TestInDebianKernel(t *testing.T) {
