@@ -20,6 +20,9 @@ type NIC struct {
 	MAC   net.HardwareAddr
 	Addr  netip.Prefix // the guest's address; its network is what the guest can reach
 	MTU   int
+
+	// Offloads makes a Netstack leave checksums and the cutting of TCP segments to the kernel, as every VMM does. QEMU always does.
+	Offloads bool
 }
 
 // Guest is a running guest. Its methods may be called at the same time; none of them outlives Close.

@@ -19,7 +19,7 @@ import (
 
 const tunDevice = "/dev/net/tun"
 
-// openTap opens the NIC's tap for frames as they are on the wire.
+// openTap opens the NIC's tap for frames as they are on the wire, or with offloads.
 func openTap(nic NIC) (*os.File, error) {
 	var fd int
 	err := nic.inside(func(*net.Interface) (err error) {
@@ -31,7 +31,7 @@ func openTap(nic NIC) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := attachTap(fd, nic.Tap); err != nil {
+	if err := attachTap(fd, nic); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("open tap %q: %w", nic.Tap, err)
 	}
@@ -41,16 +41,20 @@ func openTap(nic NIC) (*os.File, error) {
 
 // attachTap makes fd the other end of the tap. The offloads that an earlier VMM asked for stay with the device and must go: without
 // vnet_hdr nobody says which checksums are still to be filled in, and TCP drops every segment of the host's.
-func attachTap(fd int, tap string) error {
-	ifreq, err := unix.NewIfreq(tap)
+func attachTap(fd int, nic NIC) error {
+	ifreq, err := unix.NewIfreq(nic.Tap)
 	if err != nil {
 		return err
 	}
-	ifreq.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+	flags, offloads := uint16(unix.IFF_TAP|unix.IFF_NO_PI), 0
+	if nic.Offloads {
+		flags, offloads = flags|unix.IFF_VNET_HDR, unix.TUN_F_CSUM|unix.TUN_F_TSO4
+	}
+	ifreq.SetUint16(flags)
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifreq); err != nil {
 		return err
 	}
-	return unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, 0)
+	return unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloads)
 }
 
 // awaitLink waits until the kernel has noticed that somebody holds the tap, which it does in its own time (linkwatch_do_dev,
@@ -77,18 +81,28 @@ func awaitLink(ctx context.Context, nic NIC) error {
 type wire struct {
 	*channel.Endpoint // the MAC, the MTU and the dispatcher; its queue stays empty
 	tap               io.ReadWriter
+	offloads          bool
 }
 
 func newWire(tap io.ReadWriter, nic NIC) *wire {
 	mtu := uint32(header.EthernetMinimumSize + nic.MTU) // of the frame: package ethernet takes the header off again
-	return &wire{channel.New(0, mtu, tcpip.LinkAddress(nic.MAC)), tap}
+	w := &wire{channel.New(0, mtu, tcpip.LinkAddress(nic.MAC)), tap, nic.Offloads}
+	if w.offloads {
+		w.LinkEPCapabilities |= stack.CapabilityRXChecksumOffload
+		w.SupportedGSOKind = stack.HostGSOSupported
+	}
+	return w
 }
 
 // WritePackets implements [stack.LinkEndpoint]. A frame that the tap does not take is lost, as on any wire.
 func (w *wire) WritePackets(packets stack.PacketBufferList) (int, tcpip.Error) {
 	for _, packet := range packets.AsSlice() {
 		frame := packet.ToView()
-		_, _ = w.tap.Write(frame.AsSlice())
+		if w.offloads {
+			_, _ = w.tap.Write(append(offloadHeader(packet), frame.AsSlice()...))
+		} else {
+			_, _ = w.tap.Write(frame.AsSlice())
+		}
 		frame.Release()
 	}
 	return packets.Len(), nil
@@ -96,14 +110,18 @@ func (w *wire) WritePackets(packets stack.PacketBufferList) (int, tcpip.Error) {
 
 // receive hands frames to the stack until the tap is closed or deleted.
 func (w *wire) receive() {
-	frame := make([]byte, header.EthernetMinimumSize+65535)
+	buf := make([]byte, offloadHeaderLen+header.EthernetMinimumSize+65535)
 	for {
-		n, err := w.tap.Read(frame)
+		n, err := w.tap.Read(buf)
 		if err != nil {
 			return
 		}
-		if w.admits(frame[:n]) {
-			w.inject(frame[:n])
+		frame := buf[:n]
+		if w.offloads {
+			frame = frame[min(n, offloadHeaderLen):] // that it may be larger than the MTU, and unsummed, is all the same to netstack
+		}
+		if w.admits(frame) {
+			w.inject(frame)
 		}
 	}
 }
