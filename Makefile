@@ -47,6 +47,7 @@ test: tools build ## all tests, on the real kernel in network namespaces of thei
 .PHONY: race
 race: tools ## the same under the race detector (needs gcc)
 	CGO_ENABLED=1 go test -race ./...
+	cd test && CGO_ENABLED=1 go test -count=1 -race ./conformance -skip '^TestFaults$$'
 
 .PHONY: e2e
 e2e: buildah ## the built plugin under containerd, CRI-O, kubelet and Multus, with Linux guests in pods (as root; builds those first)

@@ -11,6 +11,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/fdb"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
+	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
 // Remove deletes every device and entry of an attachment that is still there,
@@ -49,9 +50,26 @@ func (s *Site) remove(id port.ID) error {
 // removeAround removes the devices and entries that are not the port.
 func (s *Site) removeAround(id port.ID, end rtnl.Link, there bool) error {
 	if !there {
-		return errors.Join(s.removeIFB(id), s.removePodSide(id, nil))
+		_, err := s.removePodSide(id, nil)
+		return errors.Join(s.removeIFB(id), err)
 	}
-	return errors.Join(s.removeIFB(id), s.removeMovedEntries(end), s.removePodSide(id, &end))
+	removed, err := s.removePodSide(id, &end)
+	if a, noRecord := port.ParseRecord(end.Alias); err == nil && noRecord == nil && a.Mode == port.Tap && !slices.ContainsFunc(removed, isTap) {
+		err = s.removeStrayTap(id)
+	}
+	return errors.Join(s.removeIFB(id), s.removeMovedEntries(end), err)
+}
+
+func isTap(l rtnl.Link) bool { return l.Kind == tap.Kind }
+
+// removeStrayTap looks on the host for a tap that somebody has moved there.
+func (s *Site) removeStrayTap(id port.ID) error {
+	links, err := s.host.Links()
+	if err != nil {
+		return err
+	}
+	stray := slices.DeleteFunc(belonging(links, id), func(l rtnl.Link) bool { return !isTap(l) })
+	return deleteAll(s.host, stray, id.Group(), grouped(links, id.Group()))
 }
 
 func (s *Site) removeIFB(id port.ID) error {
@@ -126,18 +144,19 @@ func (s *Site) podSide(end *rtnl.Link) side {
 	return nil
 }
 
-// removePodSide deletes the attachment's devices in the pod. end is its port, if
-// it is there.
-func (s *Site) removePodSide(id port.ID, end *rtnl.Link) error {
+// removePodSide deletes the attachment's devices in the pod, and tells which. end
+// is its port, if it is there.
+func (s *Site) removePodSide(id port.ID, end *rtnl.Link) ([]rtnl.Link, error) {
 	pod := s.podSide(end)
 	if pod == nil {
-		return nil
+		return nil, nil
 	}
 	links, err := pod.Links()
 	if err != nil {
-		return ignoreMissing(err)
+		return nil, ignoreMissing(err)
 	}
-	return deleteAll(pod, belonging(links, id), id.Group(), grouped(links, id.Group()))
+	mine := belonging(links, id)
+	return mine, deleteAll(pod, mine, id.Group(), grouped(links, id.Group()))
 }
 
 // belonging are the links that were made for the attachment.

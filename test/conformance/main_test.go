@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"testing"
 
 	// What TestMain builds is made of this: go test's cache must know.
@@ -61,15 +63,18 @@ func buildAndRun(m *testing.M) int {
 
 func build(dir string) error {
 	pluginDir, tapbridge = dir, filepath.Join(dir, "tapbridge")
-	if err := goBuild(filepath.Join("..", ".."), tapbridge, "./cmd/tapbridge"); err != nil {
+	if err := goBuild(filepath.Join("..", ".."), tapbridge, detector, "./cmd/tapbridge"); err != nil {
 		return err
 	}
-	return goBuild(".", dir, others...)
+	return goBuild(".", dir, nil, others...)
 }
 
-func goBuild(module, target string, packages ...string) error {
-	cmd := exec.Command("go", append([]string{"build", "-ldflags=-s -w", "-o", target}, packages...)...)
-	cmd.Dir, cmd.Env = module, append(os.Environ(), "CGO_ENABLED=0")
+// detector is -race where this test has been built so.
+var detector []string
+
+func goBuild(module, target string, flags []string, packages ...string) error {
+	cmd := exec.Command("go", slices.Concat([]string{"build", "-ldflags=-s -w", "-o", target}, flags, packages)...)
+	cmd.Dir, cmd.Env = module, append(os.Environ(), "CGO_ENABLED="+strconv.Itoa(len(flags)))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%q: %w\n%s", cmd.Args, err, out)
 	}

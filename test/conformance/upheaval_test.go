@@ -27,6 +27,7 @@ var upheavals = map[string]upheaval{
 	"alias of the port, emptied": {host: "ip link set PORT alias ", says: "alias"},
 	"alias of another's record":  {host: "ip link set PORT alias RECORD", says: "alias"},
 	"tap renamed":                {modes: inTap, pod: "ip link set tap1 down\nip link set tap1 name mytap", says: "tap"},
+	"tap moved to the host":      {modes: inTap, pod: "ip link set tap1 netns HOST", says: "tap"},
 	"tap replaced":               {modes: inTap, pod: "ip link del tap1\nip tuntap add tap1 mode tap", says: "tap", staysPod: "ip link del tap1"},
 	"tap in another's bridge":    {modes: inTap, pod: "ip link add k6t type bridge\nip link set tap1 master k6t", staysPod: "ip link del k6t"},
 	"alias of the tap":           {modes: inTap, pod: "ip link set tap1 alias mine", says: "mine"},
@@ -92,7 +93,7 @@ func (n *node) upset(u upheaval, added answer) {
 	record := "tapbridge/1_net=lan_id=c2_if=net1_br=br0_mac=" + guestMAC + "_mode=veth_fdb=kernel_mtu=1500/1500"
 	for ns, lines := range map[*nstest.NS]string{n.host: u.host, n.pod: u.pod} {
 		for line := range strings.Lines(lines) {
-			words := strings.Split(strings.TrimSuffix(r.names(strings.ReplaceAll(line, "RECORD", record)), "\n"), " ")
+			words := strings.Split(strings.TrimSuffix(r.names(strings.NewReplacer("RECORD", record, "HOST", n.host.Path).Replace(line)), "\n"), " ")
 			for i, word := range words {
 				if strings.HasPrefix(word, "tapbridge/") {
 					words[i] = strings.ReplaceAll(word, "_", " ")
