@@ -11,10 +11,14 @@ import (
 func filter(c *rtnl.Conn, index, program int) error {
 	ingress := netlink.MakeHandle(0xffff, 0)
 	qdisc := &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: index, Handle: ingress, Parent: netlink.HANDLE_INGRESS}}
-	if err := c.QdiscAdd(qdisc); err != nil {
+	handle, err := c.Handle()
+	if err != nil {
 		return err
 	}
-	return c.FilterAdd(&netlink.BpfFilter{
+	if err := handle.QdiscAdd(qdisc); err != nil {
+		return err
+	}
+	return handle.FilterAdd(&netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: ingress, Priority: 1, Protocol: unix.ETH_P_ALL},
 		Fd:          program, Name: "benchmark", DirectAction: true,
 	})
