@@ -71,7 +71,7 @@ sbom: build ## bin/tapbridge.spdx.json: what is in the binary, by its own build 
 
 .PHONY: vulnerabilities
 vulnerabilities: ## govulncheck; needs the network for its database
-	go run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
+	go run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...
 
 .PHONY: bench
 bench: tools ## the plugin beside its peers: docs/benchmarks.md (as root, on an idle machine; QUICK=1: a minute)

@@ -47,17 +47,22 @@ func (s *Site) remove(id port.ID) error {
 	return s.removePort(id, end, there)
 }
 
-// removeAround removes the devices and entries that are not the port.
+// removeAround removes the devices and entries that are not the port. The pod's
+// side is the last of them: a veth end takes the port along.
 func (s *Site) removeAround(id port.ID, end rtnl.Link, there bool) error {
+	err := s.removeIFB(id)
 	if !there {
-		_, err := s.removePodSide(id, nil)
-		return errors.Join(s.removeIFB(id), err)
+		_, podErr := s.removePodSide(id, nil)
+		return errors.Join(err, podErr)
+	}
+	if err := errors.Join(err, s.removeMovedEntries(end)); err != nil {
+		return err
 	}
 	removed, err := s.removePodSide(id, &end)
 	if a, noRecord := port.ParseRecord(end.Alias); err == nil && noRecord == nil && a.Mode == port.Tap && !slices.ContainsFunc(removed, isTap) {
 		err = s.removeStrayTap(id)
 	}
-	return errors.Join(s.removeIFB(id), s.removeMovedEntries(end), err)
+	return err
 }
 
 func isTap(l rtnl.Link) bool { return l.Kind == tap.Kind }
