@@ -114,9 +114,8 @@ func Admit(c *rtnl.Conn, port, list string) error {
 	return nil
 }
 
-// Remove forgets ports: one that is there may speak as anybody from then on. It
-// takes one request when a single one is not known, and leaves nothing behind the
-// last of all.
+// Remove forgets ports: one that is there may speak as anybody from then on.
+// Nothing is left behind the last of all.
 func Remove(c *rtnl.Conn, names ...string) error {
 	const together = 100 // ports in a transaction, whose size the socket limits
 	for some := range slices.Chunk(names, together) {
@@ -140,10 +139,28 @@ func removeSome(c *rtnl.Conn, names []string) error {
 
 func removeOnce(c *rtnl.Conn, names []string) error {
 	mine, err := elementsOf(c, names)
-	if err != nil || len(mine) == 0 {
+	if err == nil && len(mine) > 0 {
+		err = nft.Commit(namespace(c), remove(mine)...)
+	}
+	if err != nil {
 		return err
 	}
-	return nft.CommitAnd(namespace(c), remove(mine), undefine())
+	return tidy(c)
+}
+
+// tidy removes the table when no port is in it. It cannot be part of the
+// transaction that removes the last: the kernel counts elements when that is done.
+// So a process can be killed in between, and the next one tidies up.
+func tidy(c *rtnl.Conn) error {
+	left, err := Ports(c)
+	if err != nil || len(left) > 0 {
+		return err
+	}
+	err = nft.Commit(namespace(c), undefine()...)
+	if errors.Is(err, unix.EBUSY) || nft.Missing(err) {
+		return nil // in use, or never there
+	}
+	return err
 }
 
 // Ports are the names of those that are guarded.
