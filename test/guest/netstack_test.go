@@ -43,6 +43,21 @@ func TestNetstack(t *testing.T) {
 	}
 }
 
+// TestNetstackOffloads transfers between guests with offloads and without, in either direction: whoever has none gets whole segments.
+func TestNetstackOffloads(t *testing.T) {
+	l := newLAN(t)
+	nicA, nicB, nicC := l.nic(), l.nic(), l.nic()
+	nicA.Offloads, nicB.Offloads = true, true
+	a, b, c := plugIn(t, nicA), plugIn(t, nicB), plugIn(t, nicC)
+	requirePing(t, a, nicB)
+	for _, g := range []Guest{b, c} {
+		must(t, g.Serve(7000))
+	}
+	requireTransfer(t, a, nicB, 16<<20)
+	requireTransfer(t, a, nicC, 16<<20)
+	requireTransfer(t, c, nicB, 16<<20)
+}
+
 func TestNetstackMTU(t *testing.T) {
 	l := newLAN(t)
 	nic := l.nic()
