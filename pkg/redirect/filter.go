@@ -42,19 +42,18 @@ func addMirred(c *rtnl.Conn, from, to int) error {
 	return nil
 }
 
-// addProgram makes p decide what becomes of each frame. The program lives as long
-// as the filter, and that as long as the device.
-func addProgram(c *rtnl.Conn, index int, p program) error {
+// addProgram makes the program behind fd decide what becomes of each frame. It
+// lives as long as the filter, and that as long as the device.
+func addProgram(c *rtnl.Conn, index int, name string, fd int) error {
 	handle, err := c.Handle()
 	if err != nil {
 		return err
 	}
-	fd, err := p.load()
-	if err != nil {
-		return err
+	filter := &netlink.BpfFilter{FilterAttrs: firstAt(index), Fd: fd, Name: name, DirectAction: true}
+	if err := handle.FilterAdd(filter); err != nil {
+		return fmt.Errorf("add filter %q: %w", name, err)
 	}
-	defer unix.Close(fd)
-	return handle.FilterAdd(&netlink.BpfFilter{FilterAttrs: firstAt(index), Fd: fd, Name: p.name, DirectAction: true})
+	return nil
 }
 
 // firstFilter is the one that decides about each frame; nil when there is none.

@@ -1,7 +1,10 @@
 package redirect
 
 import (
+	"errors"
 	"fmt"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 )
@@ -59,16 +62,23 @@ func Connect(c *rtnl.Conn, tap, inner int) error {
 	return nil
 }
 
-// connect does it by mirred where eBPF is refused, for whatever reason: an old
-// kernel, one without cls_bpf, lockdown, seccomp.
+// connect does it by mirred where the program is refused, for whatever reason, as
+// by an old kernel, lockdown or seccomp; and where there is no cls_bpf to run it,
+// for which the kernel says ENOENT (net/sched/cls_api.c, tcf_proto_lookup_ops).
 func (d direction) connect(c *rtnl.Conn) error {
 	if err := addIngress(c, d.from); err != nil {
 		return err
 	}
-	if addProgram(c, d.from, d.program) == nil {
-		return nil
+	fd, err := d.program.load()
+	if err != nil {
+		return addMirred(c, d.from, d.to)
 	}
-	return addMirred(c, d.from, d.to)
+	defer unix.Close(fd)
+	err = addProgram(c, d.from, d.program.name, fd)
+	if errors.Is(err, unix.ENOENT) {
+		return addMirred(c, d.from, d.to)
+	}
+	return err
 }
 
 // Pass sends what comes in at one device out at the other, by mirred: the one way
