@@ -2,8 +2,9 @@ package guard
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
-	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -28,121 +29,146 @@ var chains = []string{all, arp, rarp, ip4, ip6}
 type rule struct {
 	chain string
 	says  string
-	steps []nft.Expr
+	steps string // words, see steps
 }
 
 // rules are the same for every port: what an attachment adds is in the sets. None
 // looks below a VLAN tag: it makes an ethertype of its own, which is dropped.
 var rules = []rule{
-	{all, "other ports", join(iface, nft.NotIn(ports, nft.R1), nft.Accept())},
-	{all, "not its MAC", join(iface, source, nft.NotIn(macs, nft.R1), nft.Drop())},
-	{all, "", join(etherType(unix.ETH_P_IP), nft.Goto(ip4))},
-	{all, "", join(etherType(unix.ETH_P_IPV6), nft.Goto(ip6))},
-	{all, "", join(etherType(unix.ETH_P_ARP), nft.Goto(arp))},
-	{all, "", join(etherType(unix.ETH_P_RARP), nft.Goto(rarp))},
-	{all, "no other protocol, no VLAN tag", join(nft.Drop())},
+	{all, "other ports", "port !ports accept"},
+	{all, "not its MAC", "port link:6,6 !macs drop"},
+	{all, "", "link:12,2 =0800 >" + ip4},
+	{all, "", "link:12,2 =86dd >" + ip6},
+	{all, "", "link:12,2 =0806 >" + arp},
+	{all, "", "link:12,2 =8035 >" + rarp},
+	{all, "no other protocol, no VLAN tag", "drop"},
 
-	{arp, "not Ethernet and IPv4", join(network(0, 6), differs(0, 1, 8, 0, 6, 4), nft.Drop())},
-	{arp, "not its MAC as sender", join(iface, network(8, 6), nft.NotIn(macs, nft.R1), nft.Drop())},
-	{arp, "its address", join(iface, network(14, 4), nft.In(ipv4, nft.R1), nft.Accept())},
-	{arp, "probe for its address", join(network(14, 4), equals(0, 0, 0, 0), iface, network(24, 4), nft.In(ipv4, nft.R1), nft.Accept())},
-	{arp, "", join(nft.Drop())},
+	{arp, "not Ethernet and IPv4", "net:0,6 !=000108000604 drop"},
+	{arp, "not its MAC as sender", "port net:8,6 !macs drop"},
+	{arp, "its address", "port net:14,4 @ipv4 accept"},
+	{arp, "probe for its address", "net:14,4 =00000000 port net:24,4 @ipv4 accept"},
+	{arp, "", "drop"},
 
 	// QEMU sends one when a migrated guest starts.
-	{rarp, "announces another address", join(iface, network(18, 6), nft.NotIn(macs, nft.R1), nft.Drop())},
-	{rarp, "announces its MAC", join(network(0, 8), equals(0, 1, 8, 0, 6, 4, 0, 3), network(14, 4), equals(0, 0, 0, 0), network(24, 4), equals(0, 0, 0, 0),
-		iface, network(8, 6), nft.In(macs, nft.R1), nft.Accept())},
-	{rarp, "", join(nft.Drop())},
+	{rarp, "announces another address", "port net:18,6 !macs drop"},
+	{rarp, "announces its MAC", "net:0,8 =0001080006040003 net:14,4 =00000000 net:24,4 =00000000 port net:8,6 @macs accept"},
+	{rarp, "", "drop"},
 
-	{ip4, "later fragment of its address", join(later4, iface, network(12, 4), nft.In(ipv4, nft.R1), nft.Accept())},
-	{ip4, "other later fragment", join(later4, nft.Drop())},
-	{ip4, "DHCP server", join(protocol(unix.IPPROTO_UDP), transport(0, 2), equals(0, 67), nft.Drop())},
-	{ip4, "UDP from its address", join(protocol(unix.IPPROTO_UDP), transport(0, 2), iface, network(12, 4), nft.In(ipv4, nft.R1), nft.Accept())},
-	{ip4, "not UDP, from its address", join(protocolNot(unix.IPPROTO_UDP), iface, network(12, 4), nft.In(ipv4, nft.R1), nft.Accept())},
-	{ip4, "DHCP client", join(network(12, 8), equals(0, 0, 0, 0, 255, 255, 255, 255), protocol(unix.IPPROTO_UDP), transport(0, 4), equals(0, 68, 0, 67), nft.Accept())},
-	{ip4, "", join(nft.Drop())},
+	// The kernel has been seen to take the data of a later fragment for a transport
+	// header.
+	{ip4, "later fragment of its address", later4 + "port net:12,4 @ipv4 accept"},
+	{ip4, "other later fragment", later4 + "drop"},
+	{ip4, "DHCP server", udp + "transport:0,2 =0043 drop"},
+	{ip4, "UDP from its address", udp + "transport:0,2 port net:12,4 @ipv4 accept"},
+	{ip4, "not UDP, from its address", "protocol !=11 port net:12,4 @ipv4 accept"},
+	{ip4, "DHCP client", "net:12,8 =00000000ffffffff " + udp + "transport:0,4 =00440043 accept"},
+	{ip4, "", "drop"},
 
-	{ip6, "later fragment of its address", join(later6, iface, network(8, 16), nft.In(ipv6, nft.R1), nft.Accept())},
-	{ip6, "other later fragment", join(later6, nft.Drop())},
-	{ip6, "DHCP server", join(protocol(unix.IPPROTO_UDP), transport(0, 2), equals(547>>8, 547&255), nft.Drop())},
-	{ip6, "router advertisement", join(icmp6(134), nft.Drop())},
-	{ip6, "redirect", join(icmp6(137), nft.Drop())},
-	{ip6, "looks for a user of its address", join(unspecified, icmp6(135), iface, transport(8, 16), nft.In(ipv6, nft.R1), nft.Accept())},
-	{ip6, "multicast listener, router solicitation", join(unspecified, protocol(unix.IPPROTO_ICMPV6), transport(0, 1),
-		nft.Compare(nft.R2, unix.NFT_CMP_GTE, []byte{131}), nft.Compare(nft.R2, unix.NFT_CMP_LTE, []byte{133}), nft.Accept())},
-	{ip6, "multicast listener, version 2", join(unspecified, icmp6(143), nft.Accept())},
-	{ip6, "not its address", join(iface, network(8, 16), nft.NotIn(ipv6, nft.R1), nft.Drop())},
-	{ip6, "advertises its address", join(icmp6(136), iface, transport(8, 16), nft.In(ipv6, nft.R1), nft.Accept())},
-	{ip6, "advertises another address", join(icmp6(136), nft.Drop())},
-	{ip6, "ICMP from its address", join(protocol(unix.IPPROTO_ICMPV6), transport(0, 1), nft.Accept())},
-	{ip6, "UDP from its address", join(protocol(unix.IPPROTO_UDP), transport(0, 2), nft.Accept())},
-	{ip6, "neither, from its address", join(protocolNot(unix.IPPROTO_ICMPV6), differs(unix.IPPROTO_UDP), nft.Accept())},
-	{ip6, "", join(nft.Drop())},
+	{ip6, "later fragment of its address", later6 + "port net:8,16 @ipv6 accept"},
+	{ip6, "other later fragment", later6 + "drop"},
+	{ip6, "DHCP server", udp + "transport:0,2 =0223 drop"},
+	{ip6, "router advertisement", icmp6 + "=86 drop"},
+	{ip6, "redirect", icmp6 + "=89 drop"},
+	{ip6, "looks for a user of its address", nobody + icmp6 + "=87 port transport:8,16 @ipv6 accept"},
+	{ip6, "multicast listener, router solicitation", nobody + icmp6 + "ge83 le85 accept"},
+	{ip6, "multicast listener, version 2", nobody + icmp6 + "=8f accept"},
+	{ip6, "not its address", "port net:8,16 !ipv6 drop"},
+	{ip6, "advertises its address", icmp6 + "=88 port transport:8,16 @ipv6 accept"},
+	{ip6, "advertises another address", icmp6 + "=88 drop"},
+	{ip6, "ICMP from its address", icmp6 + "accept"},
+	{ip6, "UDP from its address", udp + "transport:0,2 accept"},
+	{ip6, "neither, from its address", "protocol !=3a !=11 accept"},
+	{ip6, "", "drop"},
+}
+
+// Beginnings of steps. The protocol is that behind all extension headers, and is not
+// known of a packet with a damaged header; a transport header is not found in a
+// first fragment that ends before.
+const (
+	udp    = "protocol =11 "
+	icmp6  = "protocol =3a transport:0,1 " // and its type
+	nobody = "net:8,16 =00000000000000000000000000000000 "
+	later4 = "net:6,2 &1fff !=0000 "
+	later6 = "fragment:2,2 &fff8 !=0000 "
+)
+
+// expressions are the steps of the rule. "port" puts the port's name into the first
+// register; what a header has at offset,length, or the protocol, goes into the
+// second, and is compared (with hexadecimal digits) there, or looked for in a set
+// behind the name (@ in, ! not in).
+func (r rule) expressions() (list []nft.Expr) {
+	for _, word := range strings.Fields(r.steps) {
+		list = append(list, step(word))
+	}
+	return list
+}
+
+func step(word string) nft.Expr {
+	switch word {
+	case "accept":
+		return nft.Accept()
+	case "drop":
+		return nft.Drop()
+	case "port":
+		return nft.Meta(unix.NFT_META_IIFNAME, nft.R1)
+	case "protocol":
+		return nft.Meta(unix.NFT_META_L4PROTO, nft.R2)
+	}
+	if header, at, is := strings.Cut(word, ":"); is {
+		return load(header, at)
+	}
+	for _, c := range comparisons {
+		if digits, is := strings.CutPrefix(word, c.word); is {
+			if data, err := hex.DecodeString(digits); err == nil {
+				return c.step(string(data))
+			}
+		}
+	}
+	switch name := word[1:]; word[0] {
+	case '@':
+		return nft.In(name, nft.R1)
+	case '!':
+		return nft.NotIn(name, nft.R1)
+	case '>':
+		return nft.Goto(name)
+	}
+	panic("guard: a rule with the step " + word)
+}
+
+var comparisons = []struct {
+	word string
+	step func(data string) nft.Expr
+}{
+	{"=", func(data string) nft.Expr { return nft.Compare(nft.R2, unix.NFT_CMP_EQ, data) }},
+	{"!=", func(data string) nft.Expr { return nft.Compare(nft.R2, unix.NFT_CMP_NEQ, data) }},
+	{"ge", func(data string) nft.Expr { return nft.Compare(nft.R2, unix.NFT_CMP_GTE, data) }},
+	{"le", func(data string) nft.Expr { return nft.Compare(nft.R2, unix.NFT_CMP_LTE, data) }},
+	{"&", func(data string) nft.Expr { return nft.Mask(nft.R2, data) }},
+}
+
+func load(header, at string) nft.Expr {
+	var offset, length uint32
+	if _, err := fmt.Sscanf(at, "%d,%d", &offset, &length); err != nil {
+		panic("guard: a rule that loads " + at)
+	}
+	switch header {
+	case "link":
+		return nft.Payload(unix.NFT_PAYLOAD_LL_HEADER, offset, length, nft.R2)
+	case "net":
+		return nft.Payload(unix.NFT_PAYLOAD_NETWORK_HEADER, offset, length, nft.R2)
+	case "transport":
+		return nft.Payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, offset, length, nft.R2)
+	case "fragment":
+		return nft.Extension(unix.IPPROTO_FRAGMENT, offset, length, nft.R2)
+	}
+	panic("guard: a rule that loads from " + header)
 }
 
 // comment is how a rule is recognised: it changes with the rule's steps.
 func (r rule) comment() string {
-	sum := sha256.Sum256(nft.Expressions(r.steps...).Serialize())
+	sum := sha256.Sum256([]byte(r.steps))
 	if r.says == "" {
 		return fmt.Sprintf("%x", sum[:4])
 	}
 	return fmt.Sprintf("%s %x", r.says, sum[:4])
-}
-
-// join makes one list of single steps and of lists.
-func join(parts ...any) (steps []nft.Expr) {
-	for _, p := range parts {
-		switch p := p.(type) {
-		case nft.Expr:
-			steps = append(steps, p)
-		case []nft.Expr:
-			steps = append(steps, p...)
-		}
-	}
-	return steps
-}
-
-// The name of the port stands in the first register, what it is looked up with in
-// the second: together they are the key of a set.
-var (
-	iface  = nft.Meta(unix.NFT_META_IIFNAME, nft.R1)
-	source = nft.Payload(unix.NFT_PAYLOAD_LL_HEADER, 6, 6, nft.R2)
-
-	// later are the fragments but the first. The kernel has been seen to take their
-	// data for a transport header.
-	later4 = []nft.Expr{network(6, 2), nft.Mask(nft.R2, []byte{0x1f, 0xff}), differs(0, 0)}
-	later6 = []nft.Expr{nft.Extension(unix.IPPROTO_FRAGMENT, 2, 2, nft.R2), nft.Mask(nft.R2, []byte{0xff, 0xf8}), differs(0, 0)}
-
-	unspecified = []nft.Expr{network(8, 16), equals(make([]byte, 16)...)}
-)
-
-func network(offset, length uint32) nft.Expr {
-	return nft.Payload(unix.NFT_PAYLOAD_NETWORK_HEADER, offset, length, nft.R2)
-}
-
-// transport finds nothing in a first fragment that ends before.
-func transport(offset, length uint32) nft.Expr {
-	return nft.Payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, offset, length, nft.R2)
-}
-
-func equals(data ...byte) nft.Expr { return nft.Compare(nft.R2, unix.NFT_CMP_EQ, data) }
-
-func differs(data ...byte) nft.Expr { return nft.Compare(nft.R2, unix.NFT_CMP_NEQ, data) }
-
-func etherType(t uint16) []nft.Expr {
-	return []nft.Expr{nft.Payload(unix.NFT_PAYLOAD_LL_HEADER, 12, 2, nft.R2), equals(byte(t>>8), byte(t))}
-}
-
-// protocol is that behind all extension headers. It cannot be told of a packet with
-// a damaged header.
-func protocol(number byte) []nft.Expr {
-	return []nft.Expr{nft.Meta(unix.NFT_META_L4PROTO, nft.R2), equals(number)}
-}
-
-func protocolNot(number byte) []nft.Expr {
-	return []nft.Expr{nft.Meta(unix.NFT_META_L4PROTO, nft.R2), differs(number)}
-}
-
-func icmp6(kind byte) []nft.Expr {
-	return slices.Concat(protocol(unix.IPPROTO_ICMPV6), []nft.Expr{transport(0, 1), equals(kind)})
 }

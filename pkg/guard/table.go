@@ -77,7 +77,7 @@ func define() (changes []*nl.NetlinkRequest) {
 	for _, r := range rules {
 		changes = append(changes, request(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND,
 			nft.Text(unix.NFTA_RULE_TABLE, table), nft.Text(unix.NFTA_RULE_CHAIN, r.chain),
-			nft.Expressions(r.steps...), nl.NewRtAttr(unix.NFTA_RULE_USERDATA, nft.Comment(r.comment()))))
+			nft.Expressions(r.expressions()...), nl.NewRtAttr(unix.NFTA_RULE_USERDATA, nft.Comment(r.comment()))))
 	}
 	return changes
 }

@@ -37,7 +37,7 @@ var suites = []suite{
 var modules = []string{
 	"bridge", "8021q", "tun", "veth", "ifb", "macvlan",
 	"virtio_pci", "virtio_net",
-	"sch_ingress", "sch_tbf", "cls_u32", "cls_bpf", "act_mirred", "nf_tables",
+	"sch_ingress", "sch_tbf", "cls_u32", "cls_bpf", "act_mirred", "nf_tables", "nft_meta_bridge",
 }
 
 func TestInDebianKernel(t *testing.T) {
