@@ -34,6 +34,8 @@ func TestGuard(t *testing.T) {
 	eachMode(t, func(t *testing.T, n *node) {
 		n.ipam.on("ADD", dual())
 		before := n.world()
+		n.call("STATUS", n.conf(spoofChecked)).silent()
+		n.noTable()
 		added := n.call("ADD", n.conf(spoofChecked))
 		port := portOf(added)
 		got := fmt.Sprint(n.elements("macs", port), n.elements("ipv4", port), len(n.elements("ipv6", port)))

@@ -1,0 +1,64 @@
+package attach
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/tapbridge/tapbridge/pkg/guard"
+	"github.com/tapbridge/tapbridge/pkg/port"
+)
+
+// inspect is what is wrong with the only port.
+func (n *node) inspect(s *Site) string {
+	n.Helper()
+	all, err := s.Inspect()
+	if err != nil || len(all) != 1 {
+		n.Fatalf("inspected %+v, %v", all, err)
+	}
+	return strings.Join(all[0].Wrong, "; ")
+}
+
+// For people, the guest's addresses are what the rules say; that it has none is
+// worth a word.
+func TestInspectGuard(t *testing.T) {
+	eachMode(t, func(n *node, a port.Attachment) {
+		n.mustApply(a)
+		n.site(func(s *Site) {
+			if got := n.inspect(s); !strings.Contains(got, "guard: addresses is none, want those of the guest") {
+				n.Errorf("before Admit: %q", got)
+			}
+			if err := s.Admit(a, "10.0.0.2 fd00::2"); err != nil {
+				n.Fatal(err)
+			}
+			if got := n.inspect(s); got != "" {
+				n.Errorf("after Admit: %q", got)
+			}
+			n.hostRun("nft delete table bridge tapbridge")
+			if got := n.inspect(s); !strings.Contains(got, "guard is missing") {
+				n.Errorf("without rules: %q", got)
+			}
+		})
+	})
+}
+
+// A port that goes with the pod's namespace leaves its guard to the next GC, of any
+// network, which keeps that of every port that is there.
+func TestGuardOfGonePorts(t *testing.T) {
+	eachMode(t, func(n *node, a port.Attachment) {
+		n.mustApply(a)
+		n.site(func(s *Site) {
+			for _, name := range []string{"tb000000000000", "tb000000000001"} {
+				if err := guard.Close(s.host, name, a.Guest); err != nil {
+					n.Fatal(err)
+				}
+			}
+			if err := s.RemoveOthers("another", nil); err != nil {
+				n.Error(err)
+			}
+			left, err := guard.Ports(s.host)
+			if err != nil || len(left) != 1 || left[0] != a.PortName() {
+				n.Errorf("guarded are %q, %v", left, err)
+			}
+		})
+	})
+}
