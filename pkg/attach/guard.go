@@ -8,24 +8,39 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
-// guardLock keeps apart those who guard a port that is there and those who forget
-// the ports that are not. No bridge can have that name.
+// guardLock is for the sets of all guarded ports of the node. No bridge can have
+// that name.
 const guardLock = "/guard"
+
+// guarding does something about guards while nobody else does: the kernel can show
+// an element of a set twice, or not at all, while the set changes. Where nothing
+// can be locked, for want of a writable /run, nobody guards.
+func guarding(do func() error) error {
+	unlock, err := lock(guardLock)
+	if errors.Is(err, ErrBusy) {
+		return err
+	}
+	if err == nil {
+		defer unlock()
+	}
+	return do()
+}
 
 // closePort comes before the port is up: until Admit tells its addresses, the
 // guest cannot use any.
 func (w *work) closePort() error {
-	unlock, err := lock(guardLock)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return guard.Close(w.host, w.want.Name, w.a.Guest)
+	return guarding(func() error { return guard.Close(w.host, w.want.Name, w.a.Guest) })
 }
 
-// Admit lets the guest of a guarded port use the addresses of a guard.List.
+// Admit lets the guest of a guarded port use the addresses of a guard.List. Error:
+// ErrBusy.
 func (s *Site) Admit(a port.Attachment, list string) error {
-	return guard.Admit(s.host, a.PortName(), list)
+	return guarding(func() error { return guard.Admit(s.host, a.PortName(), list) })
+}
+
+func (s *Site) observeGuards() (all guard.Observed, err error) {
+	err = guarding(func() error { all, err = guard.Observe(s.host); return err })
+	return all, err
 }
 
 // observeGuard looks at the guards of all ports of the node once.
@@ -35,7 +50,7 @@ func (s *Site) observeGuard(want port.Port, got *port.Port) (err error) {
 	}
 	all := s.guards
 	if all == nil {
-		if all, err = guard.Observe(s.host); err != nil {
+		if all, err = s.observeGuards(); err != nil {
 			return err
 		}
 	}
@@ -53,19 +68,14 @@ func (s *Site) unguard(id port.ID, end rtnl.Link, there bool) error {
 			return nil
 		}
 	}
-	return guard.Remove(s.host, id.PortName())
+	return guarding(func() error { return guard.Remove(s.host, id.PortName()) })
 }
 
 // unguardGone forgets the ports that have gone with the pod's namespace. A port is
-// there before it is guarded, and both happens under the lock here.
-func (s *Site) unguardGone() error {
-	unlock, err := lock(guardLock)
-	if errors.Is(err, ErrBusy) {
-		return err
-	}
-	if err == nil {
-		defer unlock()
-	}
+// there before it is guarded, which happens under the lock.
+func (s *Site) unguardGone() error { return guarding(s.removeGone) }
+
+func (s *Site) removeGone() error {
 	names, err := guard.Ports(s.host)
 	if err != nil || len(names) == 0 {
 		return err

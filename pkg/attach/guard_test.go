@@ -1,9 +1,13 @@
 package attach
 
 import (
+	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
@@ -61,4 +65,37 @@ func TestGuardOfGonePorts(t *testing.T) {
 			}
 		})
 	})
+}
+
+// Ports that come and go at the same time, the last one with the table, do not
+// lose each other's guards.
+func TestGuardsInParallel(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	before := n.world()
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			n.site(func(s *Site) {
+				a := wish(port.Veth)
+				a.ContainerID, a.Guest[5] = fmt.Sprint(i), byte(i)
+				w := newWork(s, a, bridge.Bridge{})
+				for range 5 {
+					want := guard.Of(a.Guest)
+					want.Addresses = "10.0.0.2"
+					if err := errors.Join(w.closePort(), s.Admit(a, want.Addresses)); err != nil {
+						t.Error(err)
+					}
+					if all, err := s.observeGuards(); err != nil || all[a.PortName()] != want {
+						t.Errorf("guard is %+v, want %+v; %v", all[a.PortName()], want, err)
+					}
+					if err := s.Remove(a.ID); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		})
+	}
+	all.Wait()
+	n.wantWorld(before, "at last")
 }

@@ -5,6 +5,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/tapbridge/tapbridge/internal/nft"
 	"github.com/tapbridge/tapbridge/internal/nstest"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/guard"
@@ -96,11 +100,19 @@ func (n *node) remove(id port.ID) (err error) {
 	return err
 }
 
-// world has the guards as a line each: nft would show them as a list.
+// world has the tables of nftables and the guards as a line each: nft would show
+// these as a list, and is slow in an emulated kernel.
 func (n *node) world() string {
 	n.Helper()
-	world := nstest.World(n.host, n.pod) + n.host.Run(n.T, "nft", "list", "tables")
+	world := nstest.World(n.host, n.pod)
 	n.site(func(s *Site) {
+		tables, err := nft.Get(netns.None(), nft.Request(unix.NFPROTO_UNSPEC, unix.NFT_MSG_GETTABLE, unix.NLM_F_DUMP))
+		if err != nil {
+			n.Fatal(err)
+		}
+		for _, t := range tables {
+			world += fmt.Sprintf("0 table %s\n", unix.ByteSliceToString(t[unix.NFTA_TABLE_NAME]))
+		}
 		guards, err := guard.Observe(s.host)
 		if err != nil {
 			n.Fatal(err)

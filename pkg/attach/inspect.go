@@ -14,7 +14,6 @@ import (
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
-	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
 )
@@ -38,7 +37,7 @@ func (s *Site) Inspect() ([]Inspected, error) {
 		return nil, err
 	}
 	if slices.ContainsFunc(all, func(a Attached) bool { return a.Guarded }) {
-		if s.guards, err = guard.Observe(s.host); err != nil {
+		if s.guards, err = s.observeGuards(); err != nil {
 			return nil, err
 		}
 	}

@@ -1,7 +1,8 @@
 // Package guard keeps a guest to its own addresses: nftables rules, in front of
 // every bridge of the node, drop what a guarded port sends under other ones. When
 // a port is guarded, and which addresses are its guest's, is decided elsewhere:
-// in packages attach and config.
+// in packages attach and config. Callers see to it that only one of them at a time
+// calls into this package: package attach has a lock for that.
 package guard
 
 import (

@@ -2,10 +2,8 @@ package guard
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -154,34 +152,5 @@ func TestOthersTablesStay(t *testing.T) {
 	n.inside(func(c *rtnl.Conn) error { return errors.Join(Close(c, one, guest), Remove(c, one)) })
 	if after := n.nft("list ruleset"); after != before {
 		t.Errorf("ruleset %s, was %s", after, before)
-	}
-}
-
-// Ports that come and go at the same time, the last one with the table, do not
-// lose each other's elements.
-func TestParallel(t *testing.T) {
-	n := newNode(t)
-	var all sync.WaitGroup
-	for i := range 8 {
-		all.Go(func() {
-			n.inside(func(c *rtnl.Conn) (err error) {
-				name := fmt.Sprintf("tb%012d", i)
-				open := Of(guest)
-				open.Addresses = "10.0.0.2"
-				for range 5 {
-					err = errors.Join(err, Close(c, name, guest), Admit(c, name, open.Addresses))
-					seen, e := Observe(c)
-					if seen[name] != open {
-						t.Errorf("guard of %s is %+v", name, seen[name])
-					}
-					err = errors.Join(err, e, Remove(c, name))
-				}
-				return err
-			})
-		})
-	}
-	all.Wait()
-	if left := n.nft("list ruleset"); left != "" {
-		t.Errorf("left is %s", left)
 	}
 }
