@@ -116,19 +116,17 @@ func shoot(t testing.TB, from, at *nstest.Wire, shots []shot) (counts []int) {
 	}
 	const nap, patience = 2 * time.Millisecond, 150
 	for idle, arrived := 0, 0; idle < patience; idle++ {
-		counts = counts[:0]
-		now := 0
-		for _, s := range shots {
-			n := at.Received(func(frame []byte) bool {
-				return len(frame) >= len(s.mark) && string(frame[len(frame)-len(s.mark):]) == s.mark
-			})
-			counts = append(counts, n)
-			now += n
-		}
-		if now != arrived {
+		if now := at.Received(nil); now != arrived {
 			arrived, idle = now, 0
 		}
 		time.Sleep(nap)
+	}
+	byMark := map[string]int{}
+	for _, frame := range at.Frames() {
+		byMark[string(frame[max(0, len(frame)-markLen):])]++
+	}
+	for _, s := range shots {
+		counts = append(counts, byMark[s.mark])
 	}
 	return counts
 }
