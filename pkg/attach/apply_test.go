@@ -30,7 +30,8 @@ func TestApplyThenRemoveLeavesNothing(t *testing.T) {
 var errInjected = errors.New("injected")
 
 // Each step of Apply fails in turn, before it has done anything, or after, and
-// in a way that nobody has foreseen; whatever had been done is undone.
+// then in a way that nobody has foreseen; whatever had been done is undone. The
+// ways take turns, the other way round where there is no bridge yet.
 func TestEveryStepFails(t *testing.T) {
 	for _, newBridge := range []bool{false, true} {
 		eachMode(t, func(n *node, a port.Attachment) {
@@ -41,18 +42,7 @@ func TestEveryStepFails(t *testing.T) {
 
 func (n *node) everyStepFails(a port.Attachment, newBridge bool) {
 	n.Helper()
-	n.everyStep(a, newBridge, errInjected, func(func() error) error { return errInjected })
-	n.everyStep(a, newBridge, ErrDefect, func(do func() error) error {
-		if err := do(); err != nil {
-			return err
-		}
-		panic("injected")
-	})
-}
-
-// everyStep makes the steps fail that way, one at a time.
-func (n *node) everyStep(a port.Attachment, newBridge bool, want error, fail func(do func() error) error) {
-	n.Helper()
+	after := newBridge
 	if newBridge {
 		a.Bridge = "br1"
 	}
@@ -62,14 +52,30 @@ func (n *node) everyStep(a port.Attachment, newBridge bool, want error, fail fun
 		n.site(func(s *Site) {
 			steps := newWork(s, a, n.plan(s, newBridge)).steps()
 			failed = steps[i].name
-			do := steps[i].do
-			steps[i].do = func() error { return fail(do) }
+			want := failing(&steps[i], after)
 			if err := run(steps); !errors.Is(err, want) || strings.Contains(err.Error(), "left behind") {
 				n.Errorf("step %q: %v", failed, err)
 			}
 		})
 		n.wantWorld(before, fmt.Sprintf("step %q failed:", failed))
+		after = !after
 	}
+}
+
+// failing makes a step fail, and tells with what error.
+func failing(s *step, after bool) error {
+	do := s.do
+	if !after {
+		s.do = func() error { return errInjected }
+		return errInjected
+	}
+	s.do = func() error {
+		if err := do(); err != nil {
+			return err
+		}
+		panic("injected")
+	}
+	return ErrDefect
 }
 
 func (n *node) plan(s *Site, newBridge bool) bridge.Bridge {

@@ -48,7 +48,7 @@ func (n *node) prepare(verb string, stdin any, changes ...env) *caller {
 		maps.Copy(e, change)
 	}
 	maps.DeleteFunc(e, func(_, value string) bool { return value == unset })
-	n.used = true
+	n.used.Store(true)
 	return &caller{t: n.t, in: n.host, command: []string{tapbridge}, env: e, stdin: text(n.t, stdin)}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -40,7 +41,7 @@ type node struct {
 	host, pod *nstest.NS
 	ipam      *recorder
 	settings  conf // what conf starts from
-	used      bool // something may have been done to it
+	used      atomic.Bool // something may have been done to it
 }
 
 func newNode(t testing.TB, settings ...conf) *node {
@@ -170,7 +171,7 @@ var (
 
 func (n *node) world(more ...*nstest.NS) string {
 	n.t.Helper()
-	if !n.used && len(more) == 0 {
+	if !n.used.Load() && len(more) == 0 {
 		firstNew.Do(func() { newWorld = nstest.World(n.host, n.pod) })
 		return newWorld
 	}

@@ -142,7 +142,7 @@ func (n *node) parse(ns *nstest.NS, into any, command string) {
 // sh runs commands in a namespace, a line each, with the names of a result.
 func (n *node) sh(ns *nstest.NS, r *result, lines string) {
 	n.t.Helper()
-	n.used = true
+	n.used.Store(true)
 	if r != nil {
 		lines = r.names(lines)
 	}
