@@ -123,7 +123,7 @@ func onWire(payload int64) float64 { return float64(payload) * 1514 / 1448 }
 
 // attempts is how often a rate that is too low is measured: a busy machine slows a sender down, as do losses, and nothing speeds it
 // up.
-const attempts = 6
+const attempts = 15
 
 // holds measures the rate from one guest to another and wants it within a tenth of limit's.
 func holds(t *testing.T, from, to end, limit shape.Limit) {
@@ -134,8 +134,9 @@ func holds(t *testing.T, from, to end, limit shape.Limit) {
 	for range attempts {
 		drain := time.Duration(float64(limit.Burst) / want * float64(time.Second))
 		time.Sleep(drain) // the bucket fills up again
-		got = (onWire(payload) - float64(limit.Burst)) / took(t, from, to, payload).Seconds()
-		t.Logf("%s: measured %.1f Mbit/s, limit %.0f", t.Name(), got/mbit, want/mbit)
+		now := (onWire(payload) - float64(limit.Burst)) / took(t, from, to, payload).Seconds()
+		t.Logf("%s: measured %.1f Mbit/s, limit %.0f", t.Name(), now/mbit, want/mbit)
+		got = max(got, now)
 		if got > 0.9*want {
 			break
 		}
