@@ -40,7 +40,7 @@ type node struct {
 	t         testing.TB
 	host, pod *nstest.NS
 	ipam      *recorder
-	settings  conf // what conf starts from
+	settings  conf        // what conf starts from
 	used      atomic.Bool // something may have been done to it
 }
 
