@@ -184,7 +184,27 @@ func (c *Conn) Dump(kind, reply int, parts ...nl.NetlinkRequestData) (msgs [][]b
 		msgs, err = r.Execute(unix.NETLINK_ROUTE, uint16(reply))
 		return err
 	})
-	return msgs, err
+	if err != nil {
+		return nil, errors.Join(err, c.renew())
+	}
+	return msgs, nil
+}
+
+// renew takes another socket after a dump that has failed: while its answer is not
+// read to the end, the kernel refuses another one (EBUSY; net/netlink/af_netlink.c,
+// __netlink_dump_start).
+func (c *Conn) renew() error {
+	return c.Inside(func() error {
+		fresh, err := Open()
+		if err != nil {
+			return err
+		}
+		for _, s := range c.sockets {
+			s.Close()
+		}
+		c.sockets = fresh.sockets
+		return nil
+	})
 }
 
 func untilConsistent(dump func() error) error {
