@@ -75,7 +75,7 @@ func (c *caller) traced(b blow) (a answer, calls []string) {
 		cmd.Env = append(cmd.Env, key+"="+value)
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = files[0], files[1], files[2]
-	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true, Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
@@ -108,8 +108,8 @@ func (t *tracer) follow() (code int, err error) {
 			return 0, err
 		}
 		for {
-			// Others of this process's children are not ours to wait for.
-			tid, err = unix.Wait4(-1, &status, unix.WALL|unix.WNOTHREAD, nil)
+			// Other children of this process are not ours to wait for: the plugin's threads are of its process group.
+			tid, err = unix.Wait4(-t.pid, &status, unix.WALL|unix.WNOTHREAD, nil)
 			if err != nil && !errors.Is(err, unix.EINTR) {
 				return 0, err
 			}
