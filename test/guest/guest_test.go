@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/containernetworking/plugins/pkg/ns"
+
+	"github.com/tapbridge/tapbridge/internal/nstest"
 )
 
 // lan is a bridge in a namespace of its own, to plug guests into.
@@ -28,7 +30,7 @@ var lans atomic.Int32
 func newLAN(t *testing.T) *lan {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		skip(t, "namespaces and taps need root")
+		nstest.Skip(t, "namespaces and taps need root")
 	}
 	l := &lan{t: t, name: fmt.Sprintf("guest%d-%d", os.Getpid(), lans.Add(1))}
 	l.netns = "/run/netns/" + l.name
@@ -75,15 +77,6 @@ func run(t *testing.T, name string, args ...string) {
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
-}
-
-// skip skips the test, unless the environment says that nothing may be skipped.
-func skip(t *testing.T, reason string) {
-	t.Helper()
-	if os.Getenv("TAPBRIDGE_TEST_REQUIRE") == "all" {
-		t.Fatalf("TAPBRIDGE_TEST_REQUIRE=all, but: %s", reason)
-	}
-	t.Skip(reason)
 }
 
 func within(t *testing.T, d time.Duration) context.Context {

@@ -10,12 +10,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tapbridge/tapbridge/internal/nstest"
 )
 
 func findTools(t *testing.T) Tools {
 	t.Helper()
 	if testing.Short() || os.Getenv("TAPBRIDGE_TEST_QEMU") != "1" {
-		skip(t, "QEMU guests, and the Debian packages they need, are for TAPBRIDGE_TEST_QEMU=1 without -short")
+		nstest.Skip(t, "QEMU guests, and the Debian packages they need, are for TAPBRIDGE_TEST_QEMU=1 without -short")
 	}
 	cache, err := os.UserCacheDir()
 	must(t, err)
