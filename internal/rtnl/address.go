@@ -1,6 +1,7 @@
 package rtnl
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -53,4 +54,18 @@ func (c *Conn) AddressesOf(index int) (list []netlink.Addr, err error) {
 		return nil, fmt.Errorf("list the addresses of link %d: %w", index, err)
 	}
 	return list, nil
+}
+
+// DeleteAddress takes an address from one device. One that is not there is no
+// error: with another one the kernel deletes those that depend on it.
+func (c *Conn) DeleteAddress(index int, a netlink.Addr) error {
+	handle, err := c.Handle()
+	if err != nil {
+		return err
+	}
+	err = handle.AddrDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, &a)
+	if errors.Is(err, unix.EADDRNOTAVAIL) {
+		return nil
+	}
+	return err
 }

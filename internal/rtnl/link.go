@@ -110,9 +110,14 @@ func (c *Conn) SetLink(index int, attrs ...nl.NetlinkRequestData) error {
 }
 
 // SetUp sets one device administratively up.
-func (c *Conn) SetUp(index int) error {
+func (c *Conn) SetUp(index int) error { return c.setFlags(index, unix.IFF_UP) }
+
+// SetDown sets one device administratively down.
+func (c *Conn) SetDown(index int) error { return c.setFlags(index, 0) }
+
+func (c *Conn) setFlags(index int, flags uint32) error {
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index, msg.Flags, msg.Change = int32(index), unix.IFF_UP, unix.IFF_UP
+	msg.Index, msg.Flags, msg.Change = int32(index), flags, unix.IFF_UP
 	return c.Change(unix.RTM_SETLINK, 0, msg)
 }
 
