@@ -20,6 +20,11 @@ type Attached struct {
 // namespace, an ifb can be left: its Port has no more than a name.
 func (s *Site) List() (all []Attached, unrecorded []rtnl.Link, err error) {
 	links, err := s.host.Links()
+	all, unrecorded = list(links)
+	return all, unrecorded, err
+}
+
+func list(links []rtnl.Link) (all []Attached, unrecorded []rtnl.Link) {
 	there := map[string]bool{}
 	for _, l := range links {
 		a, err := port.ParseRecord(l.Alias)
@@ -38,7 +43,7 @@ func (s *Site) List() (all []Attached, unrecorded []rtnl.Link, err error) {
 			all = append(all, Attached{a, gone})
 		}
 	}
-	return all, unrecorded, err
+	return all, unrecorded
 }
 
 // renamed tells a port that somebody has given another name. (Where the pod's

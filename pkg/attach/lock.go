@@ -23,21 +23,27 @@ const (
 // address. The kernel drops it with the process, however that ends. ErrBusy when
 // it cannot be had within lockWait.
 func lock(bridge string) (unlock func() error, err error) {
-	f, err := openLocked(bridge)
+	return lockWithin(bridge, lockWait)
+}
+
+func lockWithin(bridge string, wait time.Duration) (unlock func() error, err error) {
+	f, err := openLockedWithin(bridge, wait)
 	if err != nil {
 		return nil, err
 	}
 	return f.Close, nil
 }
 
-func openLocked(bridge string) (*os.File, error) {
+func openLocked(bridge string) (*os.File, error) { return openLockedWithin(bridge, lockWait) }
+
+func openLockedWithin(bridge string, wait time.Duration) (*os.File, error) {
 	f, err := os.OpenFile(lockFile, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock bridge %q: %w", bridge, err)
 	}
 	at, err := offset(bridge)
 	if err == nil {
-		err = hold(f, at)
+		err = hold(f, at, wait)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock bridge %q: %w", bridge, err), f.Close())
@@ -59,7 +65,7 @@ func offset(bridge string) (int64, error) {
 
 // hold takes the lock if it is free. Otherwise it waits in the kernel, in a
 // goroutine that ends with the process when the wait is given up.
-func hold(f *os.File, at int64) error {
+func hold(f *os.File, at int64, wait time.Duration) error {
 	if err := setLock(f, unix.F_OFD_SETLK, at); !errors.Is(err, unix.EAGAIN) {
 		return err
 	}
@@ -68,8 +74,8 @@ func hold(f *os.File, at int64) error {
 	select {
 	case err := <-got:
 		return err
-	case <-time.After(lockWait):
-		return fmt.Errorf("another process has held it for %v: %w", lockWait, ErrBusy)
+	case <-time.After(wait):
+		return fmt.Errorf("another process has held it for %v: %w", wait, ErrBusy)
 	}
 }
 

@@ -1,0 +1,262 @@
+package attach
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/fdb"
+	"github.com/tapbridge/tapbridge/pkg/port"
+)
+
+// Side is where devices of an attachment are. Each can be compared and repaired
+// without the other.
+type Side string
+
+// The sides.
+const (
+	HostSide Side = "host" // the port, its membership of the bridge, its entry, its ifb
+	PodSide  Side = "pod"  // the pod interface, the tap, what passes frames between them
+)
+
+// SidesOf are those of an attachment that can be repaired. In mode veth the pod's
+// side is left to the pod: KubeVirt's bindings and Kata rename what they find there
+// and give it other addresses.
+func SidesOf(a port.Attachment) []Side {
+	if a.Mode == port.Tap {
+		return []Side{HostSide, PodSide}
+	}
+	return []Side{HostSide}
+}
+
+// repairWait bounds the wait for an ADD or DEL on the bridge.
+const repairWait = time.Second
+
+// Repaired is what Repair has found and done.
+type Repaired struct {
+	Found []string // the differences; none: somebody else has put it right, or removed it
+	Left  []string // those that are still there
+	Acted bool     // something was changed
+}
+
+// Compare lists how one side of p differs from its record, and changes nothing.
+// Two differences are none to it: see tolerate.
+func (s *Site) Compare(p Attached, side Side) ([]string, error) {
+	_, _, differences, err := s.compare(p.Attachment, side)
+	return differences, err
+}
+
+// Repair makes one side of p as its record says, by the smallest changes that do.
+// It makes no device but an ifb, which nobody can have open, deletes none, and
+// changes none that is not ours. Errors: ErrBusy, ErrTaken when the guest's MAC
+// address has been given to somebody else meanwhile, and what the kernel says; what
+// was found and is left is valid all the same.
+func (s *Site) Repair(p Attached, side Side) (r Repaired, err error) {
+	unlock, err := lockWithin(p.Bridge, repairWait)
+	if err != nil {
+		return r, err
+	}
+	defer unlock()
+	p, there, err := s.Seek(p)
+	if err != nil || !there {
+		return r, err
+	}
+	w := newRepair(s, p, side)
+	if r.Found, err = w.look(); err != nil || len(r.Found) == 0 {
+		return r, err
+	}
+	repairErr := w.repair()
+	r.Acted = w.acted
+	r.Left, err = w.look()
+	return r, errors.Join(repairErr, ignoreMissing(err))
+}
+
+// compare also returns what is wanted of that side, with what is tolerated.
+func (s *Site) compare(a port.Attachment, side Side) (want, got port.Port, differences []string, err error) {
+	want = wanted(a, side)
+	got = port.Port{Name: want.Name}
+	if side == HostSide {
+		err = s.observeHost(want, &got)
+	} else {
+		err = s.observePod(want, &got)
+	}
+	if err != nil {
+		return want, got, nil, fmt.Errorf("observe the %s's side of port %q: %w", side, want.Name, err)
+	}
+	tolerate(a, &want, &got)
+	var drift *port.Drift
+	if errors.As(port.Diff(want, got), &drift) {
+		differences = drift.Differences
+	}
+	return want, got, differences, nil
+}
+
+// wanted is the part of the whole port that is at one side.
+func wanted(a port.Attachment, side Side) port.Port {
+	whole := a.Want()
+	if side == PodSide {
+		return port.Port{Name: whole.Name, Pod: whole.Pod, Tap: whole.Tap, Access: whole.Access, Redirect: whole.Redirect}
+	}
+	whole.Pod, whole.Tap, whole.Redirect, whole.DAN = nil, nil, nil, nil
+	if a.Mode != port.HostTap {
+		whole.Access = nil
+	}
+	return whole
+}
+
+// tolerate takes for right what others may change: a roaming guest's entry goes to
+// the uplink with the guest, and a plugin after us in the chain may have changed
+// the MTU of the pod interface.
+func tolerate(a port.Attachment, want, got *port.Port) {
+	if want.Pod != nil && got.Pod != nil {
+		want.Pod.MTU = got.Pod.MTU
+	}
+	if a.Table != port.Roaming {
+		return
+	}
+	for i, e := range got.FDB {
+		if e.Port != want.Name {
+			got.FDB[i] = fdb.Entry{MAC: e.MAC, VLAN: e.VLAN, Port: want.Name, State: fdb.Static}
+		}
+	}
+}
+
+// repairs is one Repair under way: steps of Apply, of which each is taken only
+// where something differs.
+type repairs struct {
+	*work
+	p     Attached
+	side  Side
+	got   port.Port
+	acted bool
+}
+
+func newRepair(s *Site, p Attached, side Side) *repairs {
+	w := newWork(&Site{host: s.host, pod: s.pod}, p.Attachment, bridge.Bridge{})
+	w.port = p.Port.Index
+	return &repairs{work: w, p: p, side: side}
+}
+
+func (r *repairs) look() (differences []string, err error) {
+	r.want, r.got, differences, err = r.compare(r.a, r.side)
+	return differences, err
+}
+
+func (r *repairs) repair() error {
+	if r.side == PodSide {
+		return r.repairPod()
+	}
+	return r.repairHost()
+}
+
+// fix is a change, and whether it is needed.
+type fix struct {
+	needed bool
+	do     func() error
+}
+
+// run makes the changes that are needed, in order, up to the first that fails: a
+// port whose flags could not be set must not go up.
+func (r *repairs) run(fixes ...fix) error {
+	for _, f := range fixes {
+		if !f.needed {
+			continue
+		}
+		r.acted = true
+		if err := f.do(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rename gives a device of ours its name back. A kernel before 6.2 wants it down
+// for that (net/core/dev.c, dev_change_name); it is set up later, since it is then
+// found to be down.
+func (r *repairs) rename(c *rtnl.Conn, l rtnl.Link, name string) error {
+	r.acted = true
+	to := nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name))
+	err := c.SetLink(l.Index, to)
+	if errors.Is(err, unix.EBUSY) {
+		if err = c.SetDown(l.Index); err == nil {
+			err = c.SetLink(l.Index, to)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("rename %q to %q: %w", l.Name, name, err)
+	}
+	return nil
+}
+
+// dress gives a device its MAC, MTU and record in one message.
+func (r *repairs) dress(d made, got port.Device) error {
+	var attrs []nl.NetlinkRequestData
+	if got.MAC != d.wanted.MAC {
+		attrs = append(attrs, nl.NewRtAttr(unix.IFLA_ADDRESS, d.wanted.MAC.HardwareAddr()))
+	}
+	if got.MTU != d.wanted.MTU {
+		attrs = append(attrs, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(d.wanted.MTU))))
+	}
+	if got.Record != d.wanted.Record {
+		attrs = append(attrs, nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(d.wanted.Record)))
+	}
+	if err := d.conn.SetLink(d.index, attrs...); err != nil {
+		return fmt.Errorf("set MAC, MTU or alias of %q: %w", d.wanted.Name, err)
+	}
+	return nil
+}
+
+func undressed(want, got port.Device) bool {
+	return want.MAC != got.MAC || want.MTU != got.MTU || want.Record != got.Record
+}
+
+func (r *repairs) silence(d made) error {
+	if err := d.conn.Mute(d.wanted.Name); err != nil {
+		return fmt.Errorf("turn IPv6 off on %q: %w", d.wanted.Name, err)
+	}
+	return nil
+}
+
+// strip takes away the addresses with which the kernel would answer in the guest's
+// place.
+func (r *repairs) strip(d made) error {
+	addresses, err := d.conn.AddressesOf(d.index)
+	if err != nil {
+		return err
+	}
+	for _, a := range addresses {
+		if err := d.conn.DeleteAddress(d.index, a); err != nil {
+			return fmt.Errorf("delete address %s of %q: %w", a.IPNet, d.wanted.Name, err)
+		}
+	}
+	return nil
+}
+
+func (r *repairs) queue(d made) error {
+	if err := d.wanted.Queue.Set(d.conn, d.index); err != nil {
+		return fmt.Errorf("%q: %w", d.wanted.Name, err)
+	}
+	return nil
+}
+
+func (r *repairs) raise(d made) error {
+	if err := d.conn.SetUp(d.index); err != nil {
+		return fmt.Errorf("set %q up: %w", d.wanted.Name, err)
+	}
+	return nil
+}
+
+// still are the changes to a device but for up, which comes last.
+func (r *repairs) still(d made, got port.Device) []fix {
+	return []fix{
+		{undressed(*d.wanted, got), func() error { return r.dress(d, got) }},
+		{d.wanted.Muted && !got.Muted, func() error { return r.silence(d) }},
+		{got.Addresses != d.wanted.Addresses, func() error { return r.strip(d) }},
+		{d.wanted.Queue != nil && got.Queue != nil && *got.Queue != *d.wanted.Queue, func() error { return r.queue(d) }},
+	}
+}

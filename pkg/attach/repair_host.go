@@ -1,0 +1,213 @@
+package attach
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/fdb"
+	"github.com/tapbridge/tapbridge/pkg/mac"
+	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/redirect"
+)
+
+// repairHost begins with the name, without which nothing else is seen. The port
+// goes up last, as in Apply.
+func (r *repairs) repairHost() error {
+	if r.p.Port.Name != r.want.Name {
+		if err := r.rename(r.host, r.p.Port, r.want.Name); err != nil {
+			return err
+		}
+		if _, err := r.look(); err != nil {
+			return err
+		}
+	}
+	if r.got.End == nil {
+		return nil // removed since
+	}
+	end := made{r.want.End, r.host, r.port}
+	fixes := r.still(end, *r.got.End)
+	membership, rejoins, err := r.membership()
+	if err != nil {
+		return err
+	}
+	limits, err := r.limit()
+	if err != nil {
+		return err
+	}
+	fixes = append(append(fixes, membership...), limits...)
+	return r.run(append(fixes, fix{rejoins || !r.got.End.Up, func() error { return r.raise(end) }})...)
+}
+
+// membership are the changes that make the port one of its bridge again. Where it
+// has to join, it is down until it has its flags. They are none where the bridge
+// is missing, or where it would mix the guest's VLANs with others; a bridge that
+// comes, or changes, is seen.
+func (r *repairs) membership() (fixes []fix, rejoins bool, err error) {
+	r.br, err = bridge.Find(r.host, r.a.Bridge)
+	if errors.Is(err, bridge.ErrNotFound) || errors.Is(err, bridge.ErrNotBridge) {
+		return nil, false, nil
+	}
+	if err != nil || r.want.Bridge.VLANs != "" && !r.br.VLANAware {
+		return nil, false, err
+	}
+	want, got := r.want.Bridge, r.got.Bridge
+	rejoins = want.Bridge != got.Bridge
+	return []fix{
+		{rejoins, r.unclaimed},
+		{rejoins, r.lower},
+		{rejoins, r.join},
+		{rejoins || flags(want) != flags(got), r.setFlags},
+		{!rejoins && !want.Learning && got.Learning, func() error { return bridge.Flush(r.host, r.port) }},
+		{want.VLANs != "" && (rejoins || want.VLANs != got.VLANs), r.setVLANs},
+		{r.want.FDB != nil && (rejoins || r.entriesDiffer()), r.reclaimEntry},
+		{!rejoins && got.Blocked, func() error { return bridge.Unblock(r.host, r.port) }},
+	}, rejoins, nil
+}
+
+func flags(p bridge.Port) bridge.Port {
+	p.Bridge, p.VLANs, p.Blocked = "", "", false
+	return p
+}
+
+func (r *repairs) entriesDiffer() bool {
+	have := map[uint16]fdb.Entry{}
+	for _, e := range r.got.FDB {
+		have[e.VLAN] = e
+	}
+	for _, e := range r.want.FDB {
+		if have[e.VLAN] != e {
+			return true
+		}
+	}
+	return false
+}
+
+// reclaimEntry takes the entry back from a port to which a frame or a person has
+// moved it, but not where another guest or device has that address.
+func (r *repairs) reclaimEntry() error {
+	for _, e := range r.want.FDB {
+		found, there, err := fdb.Lookup(r.host, r.br.Index, e.MAC, e.VLAN)
+		if err != nil {
+			return err
+		}
+		if !there || found.Index == r.port {
+			continue
+		}
+		if err := r.mayTake(found); err != nil {
+			return err
+		}
+	}
+	return r.writeEntry()
+}
+
+func (r *repairs) mayTake(found fdb.Found) error {
+	holder, err := r.host.LinkAt(found.Index)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	if found.State == fdb.Local {
+		return fmt.Errorf("MAC %s of the guest is that of %q: %w", found.MAC, holder.Name, ErrTaken)
+	}
+	return r.conflict(holder)
+}
+
+// unclaimed is claim for a port that was on the bridge before: a static entry for
+// its guest is its own, which has moved.
+func (r *repairs) unclaimed() error {
+	derived := r.a.Guest.Derived()
+	for _, m := range []mac.Addr{r.a.Guest, derived, derived.Derived()} {
+		found, there, err := fdb.Lookup(r.host, r.br.Index, m, 0)
+		if err != nil {
+			return err
+		}
+		if !there || found.State == fdb.Learned {
+			continue
+		}
+		if m != r.a.Guest {
+			err = r.conflictOnAnyPort()
+		} else {
+			err = r.mayTake(found)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *repairs) lower() error {
+	if err := r.host.SetDown(r.port); err != nil {
+		return fmt.Errorf("set %q down: %w", r.want.Name, err)
+	}
+	return nil
+}
+
+// limit are the changes to what limits the guest's frames. The ifb is the only
+// device that is made anew: nobody can have it open, and without it the redirect
+// to it drops what the guest sends.
+func (r *repairs) limit() (fixes []fix, err error) {
+	want, got := r.want.IFB, r.got.IFB
+	if want == nil {
+		return nil, nil
+	}
+	if got == nil {
+		got = &port.Device{Name: want.Name, Kind: want.Kind, MAC: want.MAC, MTU: want.MTU, Record: want.Record, Queue: want.Queue}
+		fixes = []fix{{true, r.remakeIFB}}
+	} else {
+		l, there, err := find(r.host, want.Name)
+		if err != nil || !there || !ours(l, r.a.ID) {
+			return nil, err
+		}
+		r.ifb = l.Index
+	}
+	remade := r.ifb == 0
+	then := func(do func(made) error) func() error {
+		return func() error { return do(made{want, r.host, r.ifb}) }
+	}
+	return append(fixes,
+		fix{undressed(*want, *got), then(func(d made) error { return r.dress(d, *got) })},
+		fix{!got.Muted, then(r.silence)},
+		fix{remade || *got.Queue != *want.Queue, then(r.queue)},
+		fix{!got.Up, then(r.raise)},
+		fix{remade || !r.got.Diverted, r.redivert},
+	), nil
+}
+
+// remakeIFB gives up where the port has gone meanwhile: only a DEL that can read the
+// record takes the lock.
+func (r *repairs) remakeIFB() error {
+	if err := r.createIFB(); err != nil {
+		return err
+	}
+	if _, err := r.host.LinkAt(r.port); err != nil {
+		return errors.Join(err, r.removeIFB(r.a.ID))
+	}
+	return nil
+}
+
+func (r *repairs) redivert() error { return r.repass(made{r.want.End, r.host, r.port}, r.ifb) }
+
+// repass leads what comes in at a device of ours to another one and nowhere else.
+func (r *repairs) repass(from made, to int) error {
+	if err := redirect.Clear(from.conn, from.index); err != nil {
+		return fmt.Errorf("%q: %w", from.wanted.Name, err)
+	}
+	if err := redirect.Pass(from.conn, from.index, to); err != nil {
+		return fmt.Errorf("redirect from %q: %w", from.wanted.Name, err)
+	}
+	return nil
+}
+
+// RemoveOrphan deletes the ifb of an attachment whose port has gone, as DEL would.
+func (s *Site) RemoveOrphan(a port.Attachment) error {
+	unlock, err := lockWithin(a.Bridge, repairWait)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, there, err := find(s.host, a.PortName()); err != nil || there {
+		return err
+	}
+	return s.removeIFB(a.ID)
+}

@@ -1,0 +1,71 @@
+package attach
+
+import (
+	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/pkg/port"
+)
+
+// repairPod changes what it can: a missing or a stranger's device is left, and
+// does not keep the other one from being repaired.
+func (r *repairs) repairPod() error {
+	inner, err := r.podDevice(r.want.Pod)
+	if err != nil {
+		return err
+	}
+	tap, err := r.podDevice(r.want.Tap)
+	if err != nil {
+		return err
+	}
+	if _, err := r.look(); err != nil {
+		return err
+	}
+	var fixes, up []fix
+	for _, d := range []struct {
+		made
+		got *port.Device
+	}{{inner, r.got.Pod}, {tap, r.got.Tap}} {
+		if d.index == 0 || d.got == nil {
+			continue
+		}
+		fixes = append(fixes, r.still(d.made, *d.got)...)
+		up = append(up, fix{!d.got.Up, func() error { return r.raise(d.made) }})
+	}
+	if r.got.Redirect != nil && inner.index != 0 && tap.index != 0 {
+		fixes = append(fixes,
+			fix{!r.got.Redirect.Out, func() error { return r.repass(tap, inner.index) }},
+			fix{!r.got.Redirect.In, func() error { return r.repass(inner, tap.index) }})
+	}
+	return r.run(append(fixes, up...)...)
+}
+
+// podDevice finds a device of ours by its name, which it is given back where it has
+// lost it. Without an index there is none, or a stranger's is in its place.
+func (r *repairs) podDevice(want *port.Device) (made, error) {
+	d := made{wanted: want, conn: r.pod}
+	l, there, err := find(r.pod, want.Name)
+	if err != nil {
+		return d, err
+	}
+	if !there {
+		if l, there, err = r.renamed(want); err != nil || !there {
+			return d, err
+		}
+		if err := r.rename(r.pod, l, want.Name); err != nil {
+			return d, err
+		}
+	}
+	if ours(l, r.a.ID) && l.Kind == want.Kind {
+		d.index = l.Index
+	}
+	return d, nil
+}
+
+func (r *repairs) renamed(want *port.Device) (rtnl.Link, bool, error) {
+	links, err := r.pod.Links()
+	for _, l := range belonging(links, r.a.ID) {
+		if l.Kind == want.Kind && l.Group == r.a.Group() {
+			return l, true, err
+		}
+	}
+	return rtnl.Link{}, false, err
+}
