@@ -16,8 +16,8 @@ help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 .PHONY: build
-build: ## bin/tapbridge, static and stripped
-	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/tapbridge ./cmd/tapbridge
+build: ## bin/tapbridge and bin/tapbridge-agent, static and stripped
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/tapbridge ./cmd/tapbridge-agent
 
 # What goes into the image has the time of its commit, so that the same source makes the same image. The store of buildah is a
 # temporary one: nothing but the archive is left behind.

@@ -24,9 +24,9 @@ var floors = [][]string{
 	{"pkg/tap", "pkg/bridge", "pkg/fdb", "pkg/redirect", "pkg/shape", "pkg/dan", "pkg/gateway", "pkg/guard"},
 	{"pkg/port"},
 	{"pkg/config", "pkg/attach"},
-	{"pkg/doctor"},
+	{"pkg/doctor", "pkg/agent"},
 	{"pkg/plugin"},
-	{"cmd/tapbridge"},
+	{"cmd/tapbridge", "cmd/tapbridge-agent"},
 }
 
 // mayKnowCNI are the packages that know what CNI is.

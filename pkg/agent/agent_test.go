@@ -1,0 +1,221 @@
+package agent
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tapbridge/tapbridge/internal/nstest"
+	"github.com/tapbridge/tapbridge/pkg/port"
+)
+
+// drift is what somebody does to a port.
+type drift struct {
+	pod     bool   // in the pod
+	command string // PORT, POD, TAP, IFB stand for the names
+}
+
+var drifts = []drift{
+	{false, "ip link set PORT down"},
+	{false, "ip link set PORT down; ip link set PORT name other"},
+	{false, "ip link set PORT nomaster"},
+	{false, "ip link add br9 type bridge; ip link set PORT master br9"},
+	{false, "ip link set PORT address 02:00:00:00:00:99"},
+	{false, "ip link set PORT mtu 1300"},
+	{false, "ip link set PORT alias mine"},
+	{false, "bridge link set dev PORT learning on"},
+	{false, "bridge link set dev PORT flood on"},
+	{false, "bridge link set dev PORT mcast_flood off"},
+	{false, "bridge link set dev PORT bcast_flood off"},
+	{false, "bridge link set dev PORT isolated off"},
+	{false, "bridge link set dev PORT hairpin off"},
+	{false, "bridge link set dev PORT locked off"},
+	{false, "bridge link set dev PORT state 0"},
+	{false, "bridge fdb del 52:54:00:12:34:56 dev PORT master"},
+	{false, "bridge fdb replace 52:54:00:12:34:56 dev PORT master static"},
+	{false, "bridge fdb replace 52:54:00:12:34:56 dev up0 master static sticky"},
+	{false, "tc qdisc replace dev PORT root tbf rate 80mbit burst 2000000 limit 3000000"},
+	{false, "tc qdisc del dev PORT root"},
+	{false, "tc qdisc del dev PORT ingress"},
+	{false, "tc qdisc replace dev IFB root tbf rate 80mbit burst 2000000 limit 3000000"},
+	{false, "ip link set IFB down"},
+	{false, "ip link del IFB"},
+	{true, "ip link set POD down"},
+	{true, "ip link set POD address 02:00:00:00:00:99"},
+	{true, "ip link set POD alias mine"},
+	{true, "ip addr add 10.0.0.1/24 dev POD"},
+	{true, "tc qdisc del dev POD ingress"},
+	{true, "tc filter del dev TAP ingress"},
+	{true, "tc qdisc replace dev TAP root tbf rate 80mbit burst 2000000 limit 3000000"},
+	{true, "ip link set TAP down"},
+	{true, "ip link set TAP down; ip link set TAP name other"},
+	{true, "ip link set TAP address 02:00:00:00:00:99"},
+	{true, "ip link set TAP mtu 1300"},
+	{true, "ip link set TAP alias mine"},
+}
+
+// Whatever is done to a port is repaired because an event told of it, with one line
+// in the log; and in the end nothing else is other than it was.
+func TestEachDriftIsRepaired(t *testing.T) {
+	t.Parallel()
+	n, a := newNode(t), wish(port.Tap)
+	n.keep(false)
+	n.apply(a)
+	n.await("the port is known", func() bool { return len(n.wrong(a)) == 0 })
+	before := n.world()
+	for _, d := range drifts {
+		ns := n.host
+		if d.pod {
+			ns = n.pod
+		}
+		logged := len(n.log.with("repaired"))
+		n.sh(ns, named(d.command, a))
+		took := n.awaitRepair(a, d.command)
+		n.await("a line for "+d.command, func() bool { return len(n.log.with("repaired")) > logged })
+		last := n.log.with("repaired")[logged]
+		t.Logf("%6s  %s: %s", took.Round(time.Millisecond), d.command, strings.Join(last.Differences, "; "))
+		if last.Port != a.PortName() || last.Container != a.ContainerID || last.Bridge != "br0" || len(last.Differences) == 0 || (last.Side == "pod") != d.pod {
+			t.Errorf("%s: logged as %+v", d.command, last)
+		}
+	}
+	n.sh(n.host, "ip link del br9")
+	if diff := nstest.Diff(before, n.world()); diff != "" {
+		t.Errorf("the world is not what it was:\n%s", diff)
+	}
+	if others := n.log.with("cannot"); len(others) > 0 {
+		t.Errorf("logged as well: %+v", others)
+	}
+}
+
+// What was spoilt while no agent ran is found at its start.
+func TestDriftOfEarlierIsRepaired(t *testing.T) {
+	eachMode(t, func(n *node, a port.Attachment) {
+		n.apply(a)
+		before := n.world()
+		n.sh(n.host, named("bridge link set dev PORT learning on locked off; ip link set PORT alias mine; ip link set PORT nomaster", a))
+		n.keep(false)
+		n.awaitRepair(a, "everything")
+		if diff := nstest.Diff(before, n.world()); diff != "" {
+			n.Errorf("the world is not what it was:\n%s", diff)
+		}
+	})
+}
+
+func TestNewBridgeGetsItsPortsBack(t *testing.T) {
+	eachMode(t, func(n *node, a port.Attachment) {
+		n.apply(a)
+		n.sh(n.host, "ip link set tb0123456789ab nomaster") // a stranger's, which is not brought back
+		before := n.world()
+		n.keep(false)
+		n.sh(n.host, "ip link del br0")
+		n.await("the missing bridge is reported", func() bool { return len(n.log.with("cannot be repaired")) > 0 })
+		n.bridge()
+		n.awaitRepair(a, "the membership")
+		if diff := nstest.Diff(before, n.world()); diff != "" {
+			n.Errorf("the world is not what it was:\n%s", diff)
+		}
+	})
+}
+
+// An ADD and a DEL are nobody's drift.
+func TestAttachingIsNoDrift(t *testing.T) {
+	eachMode(t, func(n *node, a port.Attachment) {
+		n.keep(false)
+		before := n.world()
+		for range 5 {
+			n.apply(a)
+			time.Sleep(2 * debounce)
+			n.remove(a.ID)
+		}
+		time.Sleep(2 * debounce)
+		if said := n.log.with(""); len(said) != 1 {
+			n.Errorf("logged:\n%s", n.log)
+		}
+		if diff := nstest.Diff(before, n.world()); diff != "" {
+			n.Errorf("left:\n%s", diff)
+		}
+	})
+}
+
+func TestObserveOnlyChangesNothing(t *testing.T) {
+	eachMode(t, func(n *node, a port.Attachment) {
+		n.apply(a)
+		n.keep(true)
+		n.sh(n.host, named("bridge link set dev PORT learning on; ip link set PORT down; ip link del IFB", a))
+		before := n.world()
+		host, pod := nstest.Monitor(n.T, n.host), nstest.Monitor(n.T, n.pod)
+		n.await("a report", func() bool {
+			said := n.log.with("not as it should be")
+			return len(said) > 0 && slices.Contains(said[len(said)-1].Differences, "learning is on, want off")
+		})
+		if events := append(host.Events(), pod.Events()...); len(events) > 0 {
+			n.Errorf("changes: %q", events)
+		}
+		if diff := nstest.Diff(before, n.world()); diff != "" {
+			n.Errorf("the world is not what it was:\n%s", diff)
+		}
+	})
+}
+
+// A missing device is reported once, and not made.
+func TestMissingDeviceIsReportedOnce(t *testing.T) {
+	t.Parallel()
+	n, a := newNode(t), wish(port.Tap)
+	n.apply(a)
+	n.keep(false)
+	n.sh(n.pod, named("ip link del TAP", a))
+	n.await("a report", func() bool { return len(n.log.with("cannot be repaired")) > 0 })
+	for range 5 {
+		repaired := len(n.log.with("repaired"))
+		n.sh(n.pod, named("ip link set POD down", a)) // seen, and repaired
+		n.await("repair", func() bool { return len(n.log.with("repaired")) > repaired })
+	}
+	if said := n.log.with("cannot be repaired"); len(said) != 1 || said[0].Differences[0] != named(`tap "TAP" is missing`, a) {
+		t.Errorf("logged %+v", said)
+	}
+}
+
+// Somebody who undoes every repair is told, and left to it more and more.
+func TestFightEnds(t *testing.T) {
+	t.Parallel()
+	n, a := newNode(t), wish(port.Veth)
+	n.apply(a)
+	n.keep(false)
+	end := time.Now().Add(3 * time.Second)
+	for time.Now().Before(end) {
+		if len(n.wrong(a)) == 0 {
+			n.sh(n.host, named("bridge link set dev PORT learning on", a))
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if len(n.log.with("another program")) == 0 {
+		t.Errorf("nothing was said of it:\n%s", n.log)
+	}
+	if repairs := len(n.log.with("repaired")); repairs < patience || repairs > patience+3 {
+		t.Errorf("%d repairs in 3 s, want %d and some after a pause", repairs, patience)
+	}
+	n.awaitRepair(a, "the last disturbance")
+}
+
+func TestPace(t *testing.T) {
+	t.Parallel()
+	var p pace
+	now := time.Now()
+	var pauses []time.Duration
+	for range patience + 12 {
+		pause := p.repaired([]string{"a"}, now)
+		pauses = append(pauses, pause/time.Second)
+		now = now.Add(pause + 50*time.Millisecond)
+	}
+	if want := []time.Duration{0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300}; !slices.Equal(pauses, want) {
+		t.Errorf("pauses of %d s, want %d", pauses, want)
+	}
+	if pause := p.repaired([]string{"b"}, now); pause != 0 {
+		t.Errorf("another difference: pause %v", pause)
+	}
+	now = now.Add(longestPause + 2*calm)
+	if pause := p.repaired([]string{"a"}, now); pause != 0 || len(p.rounds) != 1 {
+		t.Errorf("after a calm: pause %v, %v", pause, p.rounds)
+	}
+}

@@ -1,0 +1,262 @@
+package agent
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/pkg/attach"
+)
+
+// keeper is one Run under way.
+type keeper struct {
+	Options
+	site *attach.Site
+	*queue
+	known
+	state map[part]*state
+	pods  podPaths
+
+	nameless map[string]bool // ports without a record that were there at the last comparison of all; true: it has been said
+	repairs  int
+}
+
+// state is what has become of a part so far.
+type state struct {
+	pace
+	repairs int
+	said    string // what was reported last, and still holds
+}
+
+func newKeeper(s *attach.Site, o Options) *keeper {
+	return &keeper{
+		Options: o, site: s, queue: newQueue(),
+		known: newKnown(), state: map[part]*state{},
+		pods: podPaths{site: s}, nameless: map[string]bool{},
+	}
+}
+
+// compareAll compares every port that there is.
+func (k *keeper) compareAll() {
+	all, unrecorded, err := k.site.SeekAll()
+	if err != nil {
+		k.Log.Error("not compared", "error", err)
+		return
+	}
+	k.pods.mayRefresh()
+	there := map[string]bool{}
+	for _, p := range all {
+		if p.Port.Index == 0 {
+			k.removeOrphan(p)
+			continue
+		}
+		there[p.PortName()] = true
+		k.remember(p)
+	}
+	for name := range k.ports {
+		if !there[name] && !slices.ContainsFunc(unrecorded, func(l rtnl.Link) bool { return l.Name == name }) {
+			k.forget(name)
+		}
+	}
+	k.reportNameless(unrecorded)
+	for _, p := range k.ports {
+		for _, side := range attach.SidesOf(p.Attachment) {
+			k.compare(part{p.PortName(), side}, time.Now())
+		}
+	}
+}
+
+func (k *keeper) compareDue(now time.Time) {
+	for _, p := range k.take(now) {
+		k.compare(p, now)
+	}
+}
+
+// remember allows a search for the pod of a port that is new, and looks for its
+// ifb: events of queues and filters have an index only.
+func (k *keeper) remember(p attach.Attached) {
+	if !k.known.remember(p) {
+		return
+	}
+	delete(k.pods.missed, p.Port.NetNsID)
+	if p.Want().IFB == nil {
+		return
+	}
+	if l, err := k.site.Host().LinkNamed(p.IFBName()); err == nil {
+		k.names[l.Index] = l.Name
+	}
+}
+
+func (k *keeper) forget(name string) {
+	k.known.forget(name)
+	for _, side := range []attach.Side{attach.HostSide, attach.PodSide} {
+		delete(k.state, part{name, side})
+	}
+}
+
+// compare looks at one part, and repairs it where it must and may.
+func (k *keeper) compare(w part, now time.Time) {
+	p, there, err := k.find(w.port)
+	if err != nil {
+		k.Log.Error("not compared", "port", w.port, "error", err)
+		return
+	}
+	if !there || !slices.Contains(attach.SidesOf(p.Attachment), w.side) {
+		return
+	}
+	s := k.stateOf(w)
+	if now.Before(s.until) {
+		k.add(w, s.until)
+		return
+	}
+	err = k.on(p, w.side, func(site *attach.Site) error { return k.keep(site, p, w, s) })
+	if errors.Is(err, attach.ErrBusy) {
+		k.add(w, time.Now().Add(again))
+	} else if err != nil {
+		k.report(w, p, s, nil, err)
+	}
+}
+
+// find sees a port for the first time, or again. One that has gone is forgotten.
+func (k *keeper) find(name string) (p attach.Attached, there bool, err error) {
+	known, seen := k.ports[name]
+	if seen {
+		p, there, err = k.site.Seek(known)
+	} else {
+		p, there, err = k.site.Named(name)
+	}
+	switch {
+	case err != nil:
+	case there:
+		k.remember(p)
+	case seen:
+		k.forget(name)
+		k.removeOrphan(known)
+	}
+	return p, there, err
+}
+
+func (k *keeper) stateOf(w part) *state {
+	if k.state[w] == nil {
+		k.state[w] = &state{}
+	}
+	return k.state[w]
+}
+
+// on calls f with a Site that has that side of p.
+func (k *keeper) on(p attach.Attached, side attach.Side, f func(*attach.Site) error) error {
+	if side == attach.HostSide {
+		return f(k.site)
+	}
+	return k.pods.in(p, f)
+}
+
+// keep looks without the lock first, so that what is right keeps no ADD waiting.
+func (k *keeper) keep(site *attach.Site, p attach.Attached, w part, s *state) error {
+	differences, err := site.Compare(p, w.side)
+	if err != nil {
+		return err
+	}
+	if len(differences) == 0 {
+		k.settled(w, p, s)
+		return nil
+	}
+	if k.ObserveOnly {
+		k.report(w, p, s, differences, nil)
+		return nil
+	}
+	r, err := site.Repair(p, w.side)
+	if errors.Is(err, attach.ErrBusy) {
+		return err
+	}
+	k.repaired(w, p, s, r, err)
+	return nil
+}
+
+func (k *keeper) repaired(w part, p attach.Attached, s *state, r attach.Repaired, err error) {
+	log := k.Log.With(about(w, p)...)
+	done := without(r.Found, r.Left)
+	if r.Acted && len(done) > 0 {
+		s.repairs++
+		k.repairs++
+		log.Info("repaired", "differences", done, "repairs", s.repairs)
+	} else {
+		done = r.Found // in vain
+	}
+	if len(r.Left) > 0 || err != nil {
+		k.report(w, p, s, r.Left, err)
+	} else {
+		s.said = ""
+	}
+	if !r.Acted {
+		return
+	}
+	if pause := s.repaired(done, time.Now()); pause > 0 {
+		log.Warn("another program undoes every repair, or it has no effect: this side of the port is left alone for a while", "pause", pause, "differences", done)
+		k.add(w, s.until)
+	}
+}
+
+// report says once what is wrong and stays so.
+func (k *keeper) report(w part, p attach.Attached, s *state, differences []string, err error) {
+	text := strings.Join(differences, "; ")
+	if err != nil {
+		text += "\n" + err.Error()
+	}
+	if text == s.said {
+		return
+	}
+	s.said = text
+	words := append(about(w, p), "differences", differences)
+	if err != nil {
+		words = append(words, "error", err)
+	}
+	if k.ObserveOnly && err == nil {
+		k.Log.Warn("not as it should be", words...)
+	} else {
+		k.Log.Warn("cannot be repaired", words...)
+	}
+}
+
+func (k *keeper) settled(w part, p attach.Attached, s *state) {
+	if s.said != "" {
+		k.Log.Info("as it should be again", about(w, p)...)
+	}
+	s.said = ""
+}
+
+// reportNameless waits for a second look: a port of an ADD under way has no record
+// for a moment.
+func (k *keeper) reportNameless(links []rtnl.Link) {
+	now := map[string]bool{}
+	for _, l := range links {
+		if _, known := k.ports[l.Name]; known {
+			continue
+		}
+		said, before := k.nameless[l.Name]
+		if before && !said {
+			k.Log.Warn("a port has lost its record, and is left alone: it cannot be told how it should be", "port", l.Name, "alias", l.Alias)
+		}
+		now[l.Name] = before
+	}
+	k.nameless = now
+}
+
+func (k *keeper) removeOrphan(p attach.Attached) {
+	if k.ObserveOnly || p.Want().IFB == nil {
+		return
+	}
+	if err := k.site.RemoveOrphan(p.Attachment); err != nil {
+		k.Log.Warn("the ifb of a port that has gone stays", "port", p.PortName(), "ifb", p.IFBName(), "error", err)
+	}
+}
+
+func about(w part, p attach.Attached) []any {
+	return []any{"port", w.port, "side", w.side, "bridge", p.Bridge, "network", p.Network, "container", p.ContainerID, "interface", p.IfName}
+}
+
+func without(all, some []string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(d string) bool { return slices.Contains(some, d) })
+}
