@@ -137,7 +137,8 @@ func TestKilledAtRandom(t *testing.T) {
 	t.Parallel()
 	s := &shock{T: t, host: nstest.New(t), pod: nstest.New(t), live: map[port.ID]port.Attachment{}}
 	nstest.Bridge(t, s.host, "br0", "02:00:00:00:00:01")
-	s.host.Run(t, "ip", "link", "set", "br0", "mtu", "1500") // by having been set it is kept, whatever its ports are
+	s.host.Run(t, "ip", "link", "set", "br0", "mtu", "1400")
+	s.host.Run(t, "ip", "link", "set", "br0", "mtu", "1500") // a bridge keeps an MTU to which it has been changed
 	var err error
 	s.pod.Do(func() { err = os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0) })
 	if err != nil && !os.IsNotExist(err) {

@@ -63,14 +63,19 @@ func (k *keeper) compareAll() {
 	k.reportNameless(unrecorded)
 	for _, p := range k.ports {
 		for _, side := range attach.SidesOf(p.Attachment) {
-			k.compare(part{p.PortName(), side}, time.Now())
+			k.compare(p, side, time.Now())
 		}
 	}
 }
 
 func (k *keeper) compareDue(now time.Time) {
-	for _, p := range k.take(now) {
-		k.compare(p, now)
+	for _, w := range k.take(now) {
+		p, there, err := k.find(w.port)
+		if err != nil {
+			k.Log.Error("not compared", "port", w.port, "error", err)
+		} else if there && slices.Contains(attach.SidesOf(p.Attachment), w.side) {
+			k.compare(p, w.side, now)
+		}
 	}
 }
 
@@ -97,21 +102,14 @@ func (k *keeper) forget(name string) {
 }
 
 // compare looks at one part, and repairs it where it must and may.
-func (k *keeper) compare(w part, now time.Time) {
-	p, there, err := k.find(w.port)
-	if err != nil {
-		k.Log.Error("not compared", "port", w.port, "error", err)
-		return
-	}
-	if !there || !slices.Contains(attach.SidesOf(p.Attachment), w.side) {
-		return
-	}
+func (k *keeper) compare(p attach.Attached, side attach.Side, now time.Time) {
+	w := part{p.PortName(), side}
 	s := k.stateOf(w)
 	if now.Before(s.until) {
 		k.add(w, s.until)
 		return
 	}
-	err = k.on(p, w.side, func(site *attach.Site) error { return k.keep(site, p, w, s) })
+	err := k.on(p, side, func(site *attach.Site) error { return k.keep(site, p, w, s) })
 	if errors.Is(err, attach.ErrBusy) {
 		k.add(w, time.Now().Add(again))
 	} else if err != nil {
@@ -164,8 +162,10 @@ func (k *keeper) keep(site *attach.Site, p attach.Attached, w part, s *state) er
 		return nil
 	}
 	if k.ObserveOnly {
-		k.report(w, p, s, differences, nil)
-		return nil
+		if differences, err = site.Confirm(p, w.side); len(differences) > 0 {
+			k.report(w, p, s, differences, nil)
+		}
+		return err
 	}
 	r, err := site.Repair(p, w.side)
 	if errors.Is(err, attach.ErrBusy) {

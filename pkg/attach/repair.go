@@ -57,23 +57,46 @@ func (s *Site) Compare(p Attached, side Side) ([]string, error) {
 // address has been given to somebody else meanwhile, and what the kernel says; what
 // was found and is left is valid all the same.
 func (s *Site) Repair(p Attached, side Side) (r Repaired, err error) {
+	err = s.standing(p, side, func(w *repairs, found []string) error {
+		if r.Found = found; len(found) == 0 {
+			return nil
+		}
+		err := w.repair()
+		r.Acted = w.acted
+		var lookErr error
+		r.Left, lookErr = w.look()
+		return errors.Join(err, ignoreMissing(lookErr))
+	})
+	return r, err
+}
+
+// Confirm is Compare under the lock, so that no ADD under way is taken for a
+// difference; none where the port has gone meanwhile. Errors: ErrBusy.
+func (s *Site) Confirm(p Attached, side Side) (differences []string, err error) {
+	err = s.standing(p, side, func(_ *repairs, found []string) error {
+		differences = found
+		return nil
+	})
+	return differences, err
+}
+
+// standing calls f under the lock if the port is still there.
+func (s *Site) standing(p Attached, side Side, f func(w *repairs, found []string) error) error {
 	unlock, err := lockWithin(p.Bridge, repairWait)
 	if err != nil {
-		return r, err
+		return err
 	}
 	defer unlock()
 	p, there, err := s.Seek(p)
 	if err != nil || !there {
-		return r, err
+		return err
 	}
 	w := newRepair(s, p, side)
-	if r.Found, err = w.look(); err != nil || len(r.Found) == 0 {
-		return r, err
+	found, err := w.look()
+	if err != nil {
+		return err
 	}
-	repairErr := w.repair()
-	r.Acted = w.acted
-	r.Left, err = w.look()
-	return r, errors.Join(repairErr, ignoreMissing(err))
+	return f(w, found)
 }
 
 // compare also returns what is wanted of that side, with what is tolerated.
