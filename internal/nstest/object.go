@@ -67,7 +67,7 @@ func stable(value any) any {
 
 // autoHandle is a qdisc handle that the kernel chose, by a counter it keeps
 // for all namespaces together. ffff: is ingress and clsact.
-var autoHandle = regexp.MustCompile(`^([89a-e][0-9a-f]|f[0-9a-e])[0-9a-f]{2}:([0-9a-f]*)$`)
+var autoHandle = regexp.MustCompile(`^([89a-e][0-9a-f]{3}|f[0-9a-e][0-9a-f]{2}|ff[0-9a-e][0-9a-f]|fff[0-9a-e]):([0-9a-f]*)$`)
 
 func automatic(handle string) string {
 	return autoHandle.ReplaceAllString(handle, "auto:$2")

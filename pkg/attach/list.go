@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/shape"
 )
@@ -13,6 +14,8 @@ import (
 type Attached struct {
 	port.Attachment
 	Port rtnl.Link
+
+	Seen *guard.Guard // that the port had at the last look; nil: none, or not looked for. Only Seek, SeekAll and Named look
 }
 
 // List finds the attachments by the records on their ports, and the ports that
@@ -30,7 +33,7 @@ func list(links []rtnl.Link) (all []Attached, unrecorded []rtnl.Link) {
 		a, err := port.ParseRecord(l.Alias)
 		switch {
 		case err == nil && l.Kind != shape.Kind && ours(l, a.ID) && (l.Name == a.PortName() || renamed(l, a.ID)):
-			all = append(all, Attached{a, l})
+			all = append(all, Attached{Attachment: a, Port: l})
 			there[a.PortName()] = true
 		case port.Marked(l.Name, l.Group):
 			unrecorded = append(unrecorded, l)
@@ -40,7 +43,7 @@ func list(links []rtnl.Link) (all []Attached, unrecorded []rtnl.Link) {
 		a, err := port.ParseRecord(l.Alias)
 		if err == nil && l.Name == a.IFBName() && ours(l, a.ID) && !there[a.PortName()] {
 			gone := rtnl.Link{Name: a.PortName(), NetNsID: rtnl.NoPeer}
-			all = append(all, Attached{a, gone})
+			all = append(all, Attached{Attachment: a, Port: gone})
 		}
 	}
 	return all, unrecorded

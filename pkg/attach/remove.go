@@ -50,12 +50,11 @@ func (s *Site) remove(id port.ID) error {
 // removeAround removes the devices and entries that are not the port. The pod's
 // side is the last of them: a veth end takes the port along.
 func (s *Site) removeAround(id port.ID, end rtnl.Link, there bool) error {
-	err := s.removeIFB(id)
 	if !there {
-		_, podErr := s.removePodSide(id, nil)
-		return errors.Join(err, podErr)
+		_, err := s.removePodSide(id, nil)
+		return err
 	}
-	if err := errors.Join(err, s.removeMovedEntries(end)); err != nil {
+	if err := s.removeMovedEntries(end); err != nil {
 		return err
 	}
 	removed, err := s.removePodSide(id, &end)
@@ -89,14 +88,16 @@ func (s *Site) removeIFB(id port.ID) error {
 }
 
 // removePort finds a veth end gone with its peer by now, unless the peer was
-// elsewhere. A port that cannot be removed stays guarded.
+// elsewhere. Its ifb and its guard go after it: they are found by the port's name,
+// a node agent would make the ifb of a port anew, and a port that cannot be removed
+// stays guarded.
 func (s *Site) removePort(id port.ID, end rtnl.Link, there bool) error {
 	if there {
 		if err := ignoreMissing(s.host.Delete(end.Index)); err != nil {
 			return fmt.Errorf("delete port %q: %w", end.Name, err)
 		}
 	}
-	return s.unguard(id, end, there)
+	return errors.Join(s.removeIFB(id), s.unguard(id, end, there))
 }
 
 // removeMovedEntries deletes the guest's entries where a frame on another port has

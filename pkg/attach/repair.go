@@ -1,6 +1,7 @@
 package attach
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -47,7 +48,7 @@ type Repaired struct {
 // Compare lists how one side of p differs from its record, and changes nothing.
 // Two differences are none to it: see tolerate.
 func (s *Site) Compare(p Attached, side Side) ([]string, error) {
-	_, _, differences, err := s.compare(p.Attachment, side)
+	_, _, differences, err := s.compare(p, side)
 	return differences, err
 }
 
@@ -100,8 +101,8 @@ func (s *Site) standing(p Attached, side Side, f func(w *repairs, found []string
 }
 
 // compare also returns what is wanted of that side, with what is tolerated.
-func (s *Site) compare(a port.Attachment, side Side) (want, got port.Port, differences []string, err error) {
-	want = wanted(a, side)
+func (s *Site) compare(p Attached, side Side) (want, got port.Port, differences []string, err error) {
+	want = wanted(p.Attachment, side)
 	got = port.Port{Name: want.Name}
 	if side == HostSide {
 		err = s.observeHost(want, &got)
@@ -111,7 +112,7 @@ func (s *Site) compare(a port.Attachment, side Side) (want, got port.Port, diffe
 	if err != nil {
 		return want, got, nil, fmt.Errorf("observe the %s's side of port %q: %w", side, want.Name, err)
 	}
-	tolerate(a, &want, &got)
+	tolerate(p, &want, &got)
 	var drift *port.Drift
 	if errors.As(port.Diff(want, got), &drift) {
 		differences = drift.Differences
@@ -132,14 +133,20 @@ func wanted(a port.Attachment, side Side) port.Port {
 	return whole
 }
 
-// tolerate takes for right what others may change: a roaming guest's entry goes to
-// the uplink with the guest, and a plugin after us in the chain may have changed
-// the MTU of the pod interface.
-func tolerate(a port.Attachment, want, got *port.Port) {
+// tolerate takes for right what others may change, or only they know: a roaming
+// guest's entry goes to the uplink with the guest, a plugin after us in the chain may
+// have changed the MTU of the pod interface, and the addresses of a guarded guest come
+// from the runtime.
+func tolerate(p Attached, want, got *port.Port) {
 	if want.Pod != nil && got.Pod != nil {
 		want.Pod.MTU = got.Pod.MTU
 	}
-	if a.Table != port.Roaming {
+	if want.Guard != nil {
+		if g := cmp.Or(p.Seen, got.Guard); g != nil {
+			want.Guard.Addresses = g.Addresses
+		}
+	}
+	if p.Table != port.Roaming {
 		return
 	}
 	for i, e := range got.FDB {
@@ -166,7 +173,7 @@ func newRepair(s *Site, p Attached, side Side) *repairs {
 }
 
 func (r *repairs) look() (differences []string, err error) {
-	r.want, r.got, differences, err = r.compare(r.a, r.side)
+	r.want, r.got, differences, err = r.compare(r.p, r.side)
 	return differences, err
 }
 

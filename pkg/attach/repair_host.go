@@ -1,6 +1,7 @@
 package attach
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -36,6 +37,7 @@ func (r *repairs) repairHost() error {
 		return err
 	}
 	fixes = append(append(fixes, membership...), limits...)
+	fixes = append(fixes, fix{r.want.Guard != nil && (r.got.Guard == nil || *r.got.Guard != *r.want.Guard), r.reguard})
 	return r.run(append(fixes, fix{rejoins || !r.got.End.Up, func() error { return r.raise(end) }})...)
 }
 
@@ -174,8 +176,8 @@ func (r *repairs) limit() (fixes []fix, err error) {
 	), nil
 }
 
-// remakeIFB gives up where the port has gone meanwhile: only a DEL that can read the
-// record takes the lock.
+// remakeIFB gives up where the port has gone meanwhile: DEL takes no lock, and deletes
+// the ifb first. Where the port goes right after this look, the ifb is an orphan.
 func (r *repairs) remakeIFB() error {
 	if err := r.createIFB(); err != nil {
 		return err
@@ -186,17 +188,26 @@ func (r *repairs) remakeIFB() error {
 	return nil
 }
 
-func (r *repairs) redivert() error { return r.repass(made{r.want.End, r.host, r.port}, r.ifb) }
-
-// repass leads what comes in at a device of ours to another one and nowhere else.
-func (r *repairs) repass(from made, to int) error {
-	if err := redirect.Clear(from.conn, from.index); err != nil {
-		return fmt.Errorf("%q: %w", from.wanted.Name, err)
+func (r *repairs) redivert() error {
+	if err := redirect.Clear(r.host, r.port); err != nil {
+		return fmt.Errorf("%q: %w", r.want.Name, err)
 	}
-	if err := redirect.Pass(from.conn, from.index, to); err != nil {
-		return fmt.Errorf("redirect from %q: %w", from.wanted.Name, err)
+	if err := r.divert(); err != nil {
+		return fmt.Errorf("redirect from %q: %w", r.want.Name, err)
 	}
 	return nil
+}
+
+// reguard gives the guest the addresses that it was seen with. Where nobody has seen
+// them, they are not made up: the guest would be mute, or somebody else.
+func (r *repairs) reguard() error {
+	if cmp.Or(r.p.Seen, r.got.Guard) == nil {
+		return fmt.Errorf("guard of port %q: which addresses the guest had is not known any more: delete its pod, or DEL and ADD", r.want.Name)
+	}
+	if err := r.closePort(); err != nil {
+		return err
+	}
+	return r.Admit(r.a, r.want.Guard.Addresses)
 }
 
 // RemoveOrphan deletes the ifb of an attachment whose port has gone, as DEL would.

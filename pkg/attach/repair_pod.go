@@ -3,6 +3,7 @@ package attach
 import (
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/redirect"
 )
 
 // repairPod changes what it can: a missing or a stranger's device is left, and
@@ -30,10 +31,8 @@ func (r *repairs) repairPod() error {
 		fixes = append(fixes, r.still(d.made, *d.got)...)
 		up = append(up, fix{!d.got.Up, func() error { return r.raise(d.made) }})
 	}
-	if r.got.Redirect != nil && inner.index != 0 && tap.index != 0 {
-		fixes = append(fixes,
-			fix{!r.got.Redirect.Out, func() error { return r.repass(tap, inner.index) }},
-			fix{!r.got.Redirect.In, func() error { return r.repass(inner, tap.index) }})
+	if got := r.got.Redirect; got != nil && inner.index != 0 && tap.index != 0 {
+		fixes = append(fixes, fix{!got.Works(), func() error { return redirect.Restore(r.pod, tap.index, inner.index) }})
 	}
 	return r.run(append(fixes, up...)...)
 }

@@ -3,6 +3,7 @@ package attach
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/port"
@@ -15,41 +16,27 @@ import (
 var ErrNoPod = errors.New("the pod's network namespace cannot be entered")
 
 // SeekAll finds the attachments as List does, and those as well whose port has
-// been given another name, or another alias where the ifb still has the record.
+// been given another alias where the ifb still has the record.
 func (s *Site) SeekAll() (all []Attached, unrecorded []rtnl.Link, err error) {
 	links, err := s.host.Links()
 	if err != nil {
 		return nil, nil, err
 	}
 	listed, marked := list(links)
-	there := map[string]bool{}
-	add := func(a Attached) {
-		if name := a.PortName(); !there[name] {
-			all, there[name] = append(all, a), true
-		}
-	}
-	whole := func(a Attached) bool { return a.Port.Index != 0 }
-	for _, a := range listed {
-		if whole(a) {
-			add(a)
-		}
-	}
-	for _, l := range links {
-		if a, ok := recorded(l); ok {
-			add(Attached{a, l})
-		}
-	}
+	found := map[string]bool{}
 	for _, l := range marked {
-		if a, found := recordedOnIFB(links, l.Name); found {
-			add(Attached{a, l})
+		if a, there := recordedOnIFB(links, l.Name); there {
+			all, found[l.Name] = append(all, Attached{Attachment: a, Port: l}), true
 		} else {
 			unrecorded = append(unrecorded, l)
 		}
 	}
 	for _, a := range listed {
-		add(a)
+		if !found[a.PortName()] { // the ifb is not an orphan
+			all = append(all, a)
+		}
 	}
-	return all, unrecorded, nil
+	return all, unrecorded, s.seeGuards(all)
 }
 
 // Seek finds the port again that was seen as known: by its name, and where
@@ -65,10 +52,14 @@ func (s *Site) Seek(known Attached) (Attached, bool, error) {
 			return known, false, ignoreMissing(err)
 		}
 	}
-	if a, ok := recorded(l); ok {
-		return Attached{a, l}, a.Is(known.ID), nil
+	seen := known.Seen
+	if l.Index != known.Port.Index {
+		seen = nil // another port's
 	}
-	return Attached{known.Attachment, l}, there && l.Index == known.Port.Index && port.Marked(l.Name, l.Group), nil
+	if a, ok := recorded(l); ok {
+		return Attached{a, l, seen}, a.Is(known.ID), nil
+	}
+	return Attached{known.Attachment, l, seen}, there && l.Index == known.Port.Index && port.Marked(l.Name, l.Group), nil
 }
 
 // Named finds the port of that name by its record.
@@ -78,7 +69,27 @@ func (s *Site) Named(name string) (Attached, bool, error) {
 		return Attached{}, false, err
 	}
 	a, ok := recorded(l)
-	return Attached{a, l}, ok && a.PortName() == name, nil
+	if !ok || a.PortName() != name {
+		return Attached{}, false, nil
+	}
+	one := []Attached{{Attachment: a, Port: l}}
+	err = s.seeGuards(one)
+	return one[0], true, err
+}
+
+// seeGuards notes what guarded guests may speak as: it is nowhere else, and is to be
+// given back when somebody has flushed the rules.
+func (s *Site) seeGuards(all []Attached) error {
+	if !slices.ContainsFunc(all, func(a Attached) bool { return a.Guarded }) {
+		return nil
+	}
+	guards, err := s.observeGuards()
+	for i, a := range all {
+		if g, there := guards[a.PortName()]; there {
+			all[i].Seen = &g
+		}
+	}
+	return err
 }
 
 // recorded reads the attachment that l is the port of, whatever its name.

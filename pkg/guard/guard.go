@@ -95,7 +95,7 @@ func unsupported(err error) error {
 }
 
 // Admit lets a guest behind a port that Close has been called for use the
-// addresses of a List.
+// addresses of a List; none for an empty one.
 func Admit(c *rtnl.Conn, port, list string) error {
 	var elements []element
 	for _, word := range strings.Fields(list) {
@@ -108,6 +108,9 @@ func Admit(c *rtnl.Conn, port, list string) error {
 			set = ipv4
 		}
 		elements = append(elements, element{set, name(port) + string(a.AsSlice())})
+	}
+	if len(elements) == 0 {
+		return nil
 	}
 	if err := nft.Commit(namespace(c), add(elements)...); err != nil {
 		return fmt.Errorf("admit addresses of port %q: %w", port, err)

@@ -11,6 +11,22 @@ import (
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 )
 
+// Restore makes the directions between tap and pod interface work again that do not.
+func Restore(c *rtnl.Conn, tap, inner int) error {
+	for _, d := range []direction{out(tap, inner), in(tap, inner)} {
+		way, err := d.observe(c)
+		if err == nil && !way.Works() {
+			if err = Clear(c, d.from); err == nil {
+				err = d.connect(c)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("restore the redirect from the device at index %d: %w", d.from, err)
+		}
+	}
+	return nil
+}
+
 // Clear takes every filter away that stands where frames come in at the device at
 // index, whoever has put it there, so that Pass can begin anew. The device must be
 // one that frames do nothing at but pass on.

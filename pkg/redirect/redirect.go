@@ -33,6 +33,9 @@ type Pair struct {
 // Both is what a working attachment has.
 var Both = Pair{Out: BPF, In: BPF}
 
+// Works reports whether frames pass both ways.
+func (p Pair) Works() bool { return p.Out.Works() && p.In.Works() }
+
 func (p Pair) String() string {
 	if p.Out == p.In {
 		return string(p.Out)
