@@ -269,7 +269,11 @@ func exists(err error) error {
 	return err
 }
 
+// createIFB first removes what a DEL has left that was killed after the port.
 func (w *work) createIFB() (err error) {
+	if err := w.removeIFB(w.a.ID); err != nil {
+		return err
+	}
 	d := w.want.IFB
 	w.ifb, err = shape.AddIFB(w.host, d.Name, d.MAC, d.MTU, w.mark())
 	return exists(err)
