@@ -71,8 +71,8 @@ func (s *Site) serving(a port.Attachment, br bridge.Bridge, w gateway.Wish, then
 	var addresses, forwarding gateway.Undo
 	steps := []step{{
 		"give the bridge the gateway's address",
-		func() (err error) { addresses, err = gateway.Assign(s.host, deviceOf(br), w); return err },
-		func() error { return addresses.Run() },
+		func() error { return gateway.Assign(s.host, deviceOf(br), w, &addresses) },
+		addresses.Run,
 	}}
 	if len(w.Masquerade) > 0 {
 		steps = append(steps, step{
@@ -83,8 +83,8 @@ func (s *Site) serving(a port.Attachment, br bridge.Bridge, w gateway.Wish, then
 	}
 	return append(steps, step{
 		"let the node forward",
-		func() (err error) { forwarding, err = gateway.Forward(s.host, w); return err },
-		func() error { return forwarding.Run() },
+		func() error { return gateway.Forward(s.host, w, &forwarding) },
+		forwarding.Run,
 	}, step{name: "finish", do: then})
 }
 

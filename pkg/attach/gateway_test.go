@@ -32,7 +32,8 @@ func (n *node) ruleset() string {
 	return n.host.Run(n.T, "nft", "list", "ruleset")
 }
 
-// Each step of Serve fails in turn; addresses, sysctls and rules are as before.
+// Each step of Serve fails in turn, before and after it has done its work; addresses,
+// sysctls and rules are as before.
 func TestEveryStepOfServeFails(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -47,15 +48,16 @@ func TestEveryStepOfServeFails(t *testing.T) {
 		}
 		nothing := func() error { return nil }
 		before := n.world()
-		for i := range s.serving(a, br, gatewayWish, nothing) {
+		for i := range 2 * len(s.serving(a, br, gatewayWish, nothing)) {
 			steps := s.serving(a, br, gatewayWish, nothing)
-			steps[i].do = func() error { return errInjected }
-			if err := run(steps); !errors.Is(err, errInjected) || strings.Contains(err.Error(), "left behind") {
-				t.Errorf("step %q: %v", steps[i].name, err)
+			step := &steps[i/2]
+			want := failing(step, i%2 == 1)
+			if err := run(steps); !errors.Is(err, want) || strings.Contains(err.Error(), "left behind") {
+				t.Errorf("step %q: %v", step.name, err)
 			}
-			n.wantWorld(before, "step "+steps[i].name+" failed:")
+			n.wantWorld(before, "step "+step.name+" failed:")
 			if got := n.ruleset(); got != "" {
-				t.Errorf("step %q: left is %s", steps[i].name, got)
+				t.Errorf("step %q: left is %s", step.name, got)
 			}
 		}
 	})

@@ -37,29 +37,31 @@ func Missing(c *rtnl.Conn, d Device, w Wish) ([]netip.Prefix, error) {
 // Assign sees to it that the bridge carries the wanted addresses. Only a bridge
 // of ours is changed, and of its addresses only those that are in the way, when
 // the wish says so. ErrAddress, with the command that helps, in all other cases.
-func Assign(c *rtnl.Conn, d Device, w Wish) (Undo, error) {
+// After an error it is the caller who runs undo.
+func Assign(c *rtnl.Conn, d Device, w Wish, undo *Undo) error {
 	have, err := addresses(c, d)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	lacks := missing(have, w.Addresses)
 	if len(lacks) == 0 {
-		return nil, nil
+		return nil
 	}
 	if !w.Assign || !d.Ours {
-		return nil, notOurs(d, w, lacks)
+		return notOurs(d, w, lacks)
 	}
 	obstacles := inTheWay(have, w.Addresses)
 	if len(obstacles) > 0 && !w.Replace {
-		return nil, fmt.Errorf(`%w: bridge %q has %s, want %s: ip addr del %s dev %s, or set "forceAddress": true`,
+		return fmt.Errorf(`%w: bridge %q has %s, want %s: ip addr del %s dev %s, or set "forceAddress": true`,
 			ErrAddress, d.Name, obstacles[0].IPNet, lacks[0], obstacles[0].IPNet, d.Name)
 	}
-	return run(
-		func() (Undo, error) { return unmute(d, lacks) },
-		func() (Undo, error) {
-			return remove(c, d, slices.Concat(obstacles, fallingWith(obstacles, have, w.Addresses)))
-		},
-		func() (Undo, error) { return add(c, d, w.Addresses) })
+	if err := unmute(d, lacks, undo); err != nil {
+		return err
+	}
+	if err := remove(c, d, slices.Concat(obstacles, fallingWith(obstacles, have, w.Addresses)), undo); err != nil {
+		return err
+	}
+	return add(c, d, w.Addresses, undo)
 }
 
 func notOurs(d Device, w Wish, lacks []netip.Prefix) error {
@@ -127,35 +129,36 @@ func prefix(a netlink.Addr) netip.Prefix {
 
 // remove begins with the last, so that undoing begins with the first: of IPv4
 // addresses in one subnet that is the primary one.
-func remove(c *rtnl.Conn, d Device, list []netlink.Addr) (done Undo, err error) {
+func remove(c *rtnl.Conn, d Device, list []netlink.Addr, undo *Undo) error {
 	for _, a := range slices.Backward(list) {
+		again := a
+		if again.Broadcast == nil {
+			again.Broadcast = net.IPv4zero // the library's word for none: nil would get it one
+		}
+		undo.will(func() error { return put(c, d, again) })
 		if err := take(c, d, a); err != nil {
-			return nil, errors.Join(err, done.Run())
+			return err
 		}
-		if a.Broadcast == nil {
-			a.Broadcast = net.IPv4zero // the library's word for none: nil would get it one
-		}
-		done = append(done, func() error { return put(c, d, a) })
 	}
-	return done, nil
+	return nil
 }
 
-func add(c *rtnl.Conn, d Device, want []netip.Prefix) (done Undo, err error) {
+func add(c *rtnl.Conn, d Device, want []netip.Prefix, undo *Undo) error {
 	have, err := addresses(c, d)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, p := range missing(have, want) {
 		a := netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
 		if p.Addr().Is6() {
 			a.Flags = unix.IFA_F_NODAD // a guest that claims the gateway's address first would keep it, and all would wait a second
 		}
+		undo.will(func() error { return take(c, d, a) })
 		if err := put(c, d, a); err != nil {
-			return nil, errors.Join(err, done.Run())
+			return err
 		}
-		done = append(done, func() error { return take(c, d, a) })
 	}
-	return done, nil
+	return nil
 }
 
 func put(c *rtnl.Conn, d Device, a netlink.Addr) error {

@@ -28,21 +28,22 @@ func isIPv6(p netip.Prefix) bool { return p.Addr().Is6() }
 
 // unmute lets a bridge that was made without IPv6 have addresses of it. It must
 // not listen to routers: any guest could claim to be one.
-func unmute(d Device, want []netip.Prefix) (Undo, error) {
+func unmute(d Device, want []netip.Prefix, undo *Undo) error {
 	if !slices.ContainsFunc(want, isIPv6) {
-		return nil, nil
+		return nil
 	}
 	conf := ipv6 + "conf/" + d.Name + "/"
 	muted, err := read(conf + "disable_ipv6")
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: bridge %q cannot have %s: this kernel has no IPv6", ErrAddress, d.Name, want[0])
+		return fmt.Errorf("%w: bridge %q cannot have %s: this kernel has no IPv6", ErrAddress, d.Name, want[0])
 	}
 	if err != nil || muted == "0" {
-		return nil, err
+		return err
 	}
-	return run(
-		func() (Undo, error) { return set(conf+"accept_ra", "0") },
-		func() (Undo, error) { return set(conf+"disable_ipv6", "0") })
+	if err := set(conf+"accept_ra", "0", undo); err != nil {
+		return err
+	}
+	return set(conf+"disable_ipv6", "0", undo)
 }
 
 // Forwards reports whether the node forwards packets of every family of the
@@ -71,45 +72,41 @@ func (w Wish) switches() (files []string) {
 }
 
 // Forward lets the node forward, family by family. ErrAddress where that would
-// cost the node a route of its own.
-func Forward(c *rtnl.Conn, w Wish) (done Undo, err error) {
+// cost the node a route of its own. After an error it is the caller who runs undo.
+func Forward(c *rtnl.Conn, w Wish, undo *Undo) error {
 	for _, file := range w.switches() {
-		undo, err := turnOn(c, file)
-		if err != nil {
-			return nil, errors.Join(err, done.Run())
+		if err := turnOn(c, file, undo); err != nil {
+			return err
 		}
-		done = append(done, undo...)
 	}
-	return done, nil
+	return nil
 }
 
 // turnOn remembers what else the kernel changes with the switch: forwarding of
 // every device, and that redirects are accepted (net/ipv4/devinet.c,
 // inet_forward_change; net/ipv6/addrconf.c, addrconf_fixup_forwarding).
-func turnOn(c *rtnl.Conn, file string) (Undo, error) {
+func turnOn(c *rtnl.Conn, file string, undo *Undo) error {
 	if value, err := read(file); err != nil || value == "1" {
-		return nil, err
+		return err
 	}
 	root := ipv4
 	if file == forward6 {
 		root = ipv6
 		if err := keepsRoutes(c); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	var before Undo
 	for _, pattern := range []string{"conf/*/forwarding", "conf/all/accept_redirects"} {
 		files, _ := filepath.Glob(root + pattern) // the pattern is well-formed
 		for _, f := range files {
 			was, err := read(f)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			before = append(before, func() error { return restore(f, was) })
+			undo.will(func() error { return restore(f, was) })
 		}
 	}
-	undo, err := set(file, "1")
-	return append(before, undo...), err
+	return set(file, "1", undo)
 }
 
 // keepsRoutes refuses to turn IPv6 forwarding on while a default route depends on
@@ -145,15 +142,13 @@ func read(file string) (string, error) {
 	return string(bytes.TrimSpace(b)), err
 }
 
-func set(file, value string) (Undo, error) {
+func set(file, value string, undo *Undo) error {
 	was, err := read(file)
 	if err != nil || was == value {
-		return nil, err
+		return err
 	}
-	if err := os.WriteFile(file, []byte(value), 0); err != nil {
-		return nil, err
-	}
-	return Undo{func() error { return restore(file, was) }}, nil
+	undo.will(func() error { return restore(file, was) })
+	return os.WriteFile(file, []byte(value), 0)
 }
 
 // restore does without a device that is gone.

@@ -25,26 +25,17 @@ type Wish struct {
 	Masquerade []netip.Prefix // the guest's addresses, each with its subnet, which is left alone
 }
 
-// Undo is what takes changes back, the last one first.
+// Undo is what takes changes back, the last one first. Each is in it before it is
+// made: a change that fails may have been made all the same, and one that panics
+// returns nothing.
 type Undo []func() error
 
-// Run takes everything back; what fails does not keep the rest.
-func (u Undo) Run() (err error) {
-	for i := len(u) - 1; i >= 0; i-- {
-		err = errors.Join(err, u[i]())
+// Run takes everything back; what fails, or panics, does not keep the rest.
+func (u *Undo) Run() (err error) {
+	for _, back := range *u {
+		defer func() { err = errors.Join(err, back()) }()
 	}
-	return err
+	return nil
 }
 
-// run takes the changes one after another, and those before a failing one back.
-func run(changes ...func() (Undo, error)) (Undo, error) {
-	var done Undo
-	for _, change := range changes {
-		undo, err := change()
-		if err != nil {
-			return nil, errors.Join(err, done.Run())
-		}
-		done = append(done, undo...)
-	}
-	return done, nil
-}
+func (u *Undo) will(back func() error) { *u = append(*u, back) }

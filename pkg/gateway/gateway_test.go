@@ -107,7 +107,8 @@ func TestAssign(t *testing.T) {
 			n.inside(func(conn *rtnl.Conn, d Device) {
 				d.Ours = !c.stranger
 				w := Wish{Addresses: prefixes(c.want), Assign: !c.alone, Replace: c.replace}
-				undo, err := Assign(conn, d, w)
+				var undo Undo
+				err := Assign(conn, d, w, &undo)
 				if (err != nil) != (c.says != "") || err != nil && !(errors.Is(err, ErrAddress) && strings.Contains(err.Error(), c.says)) {
 					t.Errorf("%v, want %q", err, c.says)
 				}
@@ -129,7 +130,7 @@ const ipv6On = "sysctl -qw net.ipv6.conf.br0.disable_ipv6=0; "
 func TestAssignWithoutDAD(t *testing.T) {
 	n := newNode(t)
 	n.inside(func(conn *rtnl.Conn, d Device) {
-		if _, err := Assign(conn, d, Wish{Addresses: prefixes("fd00::1/64"), Assign: true}); err != nil {
+		if err := Assign(conn, d, Wish{Addresses: prefixes("fd00::1/64"), Assign: true}, new(Undo)); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -161,7 +162,7 @@ func TestForward(t *testing.T) {
 		"not asked to":          {want: "10.0.0.1/24 fd00::1/64", alone: true, v4: "0", v6: "0"},
 		"some devices":          {before: "sysctl -qw net.ipv4.conf.br0.forwarding=1; sysctl -qw net.ipv6.conf.br0.forwarding=1", want: "10.0.0.1/24 fd00::1/64", v4: "1", v6: "1"},
 		"redirects are refused": {before: "sysctl -qw net.ipv4.conf.all.accept_redirects=0", want: "10.0.0.1/24", v4: "1", v6: "0"},
-		"route from a router":   {before: ipv6On + "ip -6 route add default dev br0 proto ra", want: "10.0.0.1/24 fd00::1/64", v4: "0", v6: "0", says: "accept_ra=2"},
+		"route from a router":   {before: ipv6On + "ip -6 route add default dev br0 proto ra", want: "10.0.0.1/24 fd00::1/64", v4: "1", v6: "0", says: "accept_ra=2"},
 		"route that stays":      {before: ipv6On + "sysctl -qw net.ipv6.conf.br0.accept_ra=2; ip -6 route add default dev br0 proto ra", want: "fd00::1/64", v4: "0", v6: "1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -170,7 +171,8 @@ func TestForward(t *testing.T) {
 			before := nstest.World(n.NS)
 			n.inside(func(conn *rtnl.Conn, _ Device) {
 				w := Wish{Addresses: prefixes(c.want), Assign: !c.alone}
-				undo, err := Forward(conn, w)
+				var undo Undo
+				err := Forward(conn, w, &undo)
 				if (err != nil) != (c.says != "") || err != nil && !(errors.Is(err, ErrAddress) && strings.Contains(err.Error(), c.says)) {
 					t.Errorf("%v, want %q", err, c.says)
 				}
@@ -189,6 +191,50 @@ func TestForward(t *testing.T) {
 			n.wantWorld(before, "after Undo")
 		})
 	}
+}
+
+// What Assign and Forward have changed before they panic is undone, also when
+// undoing the last of it panics as well.
+func TestPanicIsUndone(t *testing.T) {
+	for name, c := range map[string]struct {
+		panics  func(conn *rtnl.Conn, d Device, undo *Undo) error
+		changed []string // sysctls that are "1" or "0" by then, and were not
+	}{
+		"Assign": {func(conn *rtnl.Conn, d Device, undo *Undo) error {
+			noPrefix := netip.PrefixFrom(netip.MustParseAddr("10.0.0.1"), 33) // the netlink library runs out of its mask
+			return Assign(conn, d, Wish{Addresses: append(prefixes("10.9.0.1/24 fd00::1/64"), noPrefix), Assign: true, Replace: true}, undo)
+		}, []string{ipv6 + "conf/br0/disable_ipv6 0", ipv6 + "conf/br0/accept_ra 0"}},
+		"Forward": {func(_ *rtnl.Conn, _ Device, undo *Undo) error {
+			return Forward(nil, Wish{Addresses: prefixes("10.0.0.1/24 fd00::1/64"), Assign: true}, undo)
+		}, []string{forward4 + " 1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			n.sh("ip addr add 10.8.0.1/24 dev br0")
+			before := nstest.World(n.NS)
+			n.inside(func(conn *rtnl.Conn, d Device) {
+				var undo Undo
+				caught(func() { t.Error("no panic", c.panics(conn, d, &undo)) })
+				for _, want := range c.changed {
+					file, value, _ := strings.Cut(want, " ")
+					if now, err := read(file); now != value {
+						t.Errorf("%s is %q by then, want %s: %v", file, now, value, err)
+					}
+				}
+				caught(func() {
+					if err := undo.Run(); err != nil {
+						t.Error(err)
+					}
+				})
+			})
+			n.wantWorld(before, "after Undo")
+		})
+	}
+}
+
+func caught(f func()) {
+	defer func() { _ = recover() }()
+	f()
 }
 
 var (
