@@ -124,8 +124,31 @@ func open(ns netns.NsHandle) (*nl.NetlinkSocket, error) {
 // Commit sends the changes as one transaction: the kernel makes all of them or
 // none. The error is that of the first that it refuses.
 func Commit(ns netns.NsHandle, changes ...*nl.NetlinkRequest) error {
-	return transact(ns, changes, frame(unix.NFNL_MSG_BATCH_END).Serialize())
+	return transact(ns, begin(), changes, frame(unix.NFNL_MSG_BATCH_END).Serialize())
 }
+
+// Generation tells how nftables is in the network namespace, of all families: it
+// becomes another with every transaction of anybody.
+func Generation(ns netns.NsHandle) ([]byte, error) {
+	found, err := Get(ns, Request(unix.NFPROTO_UNSPEC, unix.NFT_MSG_GETGEN, 0))
+	if err == nil && len(found) != 1 {
+		err = unix.EPROTO
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask nftables for its generation: %w", err)
+	}
+	return found[0][unix.NFTA_GEN_ID], nil
+}
+
+// CommitSince is Commit if nobody has changed anything since Generation was asked;
+// otherwise ERESTART (net/netfilter/nfnetlink.c, nfnetlink_rcv_batch).
+func CommitSince(ns netns.NsHandle, generation []byte, changes ...*nl.NetlinkRequest) error {
+	since := begin()
+	since.AddData(nl.NewRtAttr(unix.NFNL_BATCH_GENID, generation))
+	return transact(ns, since, changes, frame(unix.NFNL_MSG_BATCH_END).Serialize())
+}
+
+func begin() *nl.NetlinkRequest { return frame(unix.NFNL_MSG_BATCH_BEGIN) }
 
 // CommitAnd makes changes, and in the same transaction those of tidy, unless the
 // kernel refuses them: then the changes alone.
@@ -140,13 +163,13 @@ func CommitAnd(ns netns.NsHandle, changes, tidy []*nl.NetlinkRequest) error {
 // Try is Commit without the end, for want of which the kernel makes no change in
 // the end (net/netfilter/nfnetlink.c, nfnetlink_rcv_batch).
 func Try(ns netns.NsHandle, changes ...*nl.NetlinkRequest) error {
-	return transact(ns, changes, nil)
+	return transact(ns, begin(), changes, nil)
 }
 
-func transact(ns netns.NsHandle, changes []*nl.NetlinkRequest, end []byte) error {
+func transact(ns netns.NsHandle, begin *nl.NetlinkRequest, changes []*nl.NetlinkRequest, end []byte) error {
 	last := changes[len(changes)-1]
 	last.Flags |= unix.NLM_F_ACK
-	batch := frame(unix.NFNL_MSG_BATCH_BEGIN).Serialize()
+	batch := begin.Serialize()
 	for _, c := range changes {
 		batch = append(batch, c.Serialize()...)
 	}
@@ -176,6 +199,12 @@ func frame(kind int) *nl.NetlinkRequest {
 type refusal struct{ error }
 
 func (r refusal) Unwrap() error { return r.error }
+
+// Refused reports whether err is the kernel's answer to a transaction, and that
+// one.
+func Refused(err error, why unix.Errno) bool {
+	return errors.As(err, new(refusal)) && errors.Is(err, why)
+}
 
 func answer(s *nl.NetlinkSocket, last uint32) error {
 	for {

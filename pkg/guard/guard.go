@@ -60,7 +60,7 @@ func linkLocal(m mac.Addr) netip.Addr {
 // or of another version: not with every port, because the kernel waits some
 // milliseconds where rules are replaced.
 func Close(c *rtnl.Conn, port string, guest mac.Addr) error {
-	stale, err := elementsOf(c, []string{port})
+	stale, err := staleOf(c, port)
 	if err != nil {
 		return err
 	}
@@ -81,6 +81,14 @@ func Close(c *rtnl.Conn, port string, guest mac.Addr) error {
 		return fmt.Errorf("guard port %q: %w", port, err)
 	}
 	return nil
+}
+
+func staleOf(c *rtnl.Conn, port string) (stale []element, err error) {
+	there, err := guarded(c, port)
+	if there {
+		stale, _, err = elementsOf(c, []string{port})
+	}
+	return stale, err
 }
 
 // Possible asks the kernel whether it could make the rules: ErrUnsupported. It
@@ -130,41 +138,42 @@ func Remove(c *rtnl.Conn, names ...string) error {
 	return nil
 }
 
-// removeSome begins again when somebody else has removed one of them meanwhile.
+// removeSome begins again when somebody else has changed something meanwhile.
 func removeSome(c *rtnl.Conn, names []string) error {
 	const attempts = 10
 	for range attempts {
-		if err := removeOnce(c, names); !errors.Is(err, unix.ENOENT) {
+		if err := removeOnce(c, names); !nft.Refused(err, unix.ENOENT) && !nft.Refused(err, unix.ERESTART) {
 			return err
 		}
 	}
 	return fmt.Errorf("changed by others %d times: %w", attempts, unix.EBUSY)
 }
 
+// removeOnce takes the table away in the transaction in which the last port goes,
+// so that nobody who is killed leaves it. The kernel does not count elements
+// that go in the same transaction, so sets must be removed with all that is in
+// them; hence only if nothing has changed since they were read.
 func removeOnce(c *rtnl.Conn, names []string) error {
-	mine, err := elementsOf(c, names)
-	if err == nil && len(mine) > 0 {
-		err = nft.Commit(namespace(c), remove(mine)...)
+	if len(names) == 1 { // one request is enough where there is nothing to do
+		if there, err := guarded(c, names[0]); err != nil || !there {
+			return err
+		}
 	}
+	generation, err := nft.Generation(namespace(c))
 	if err != nil {
 		return err
 	}
-	return tidy(c)
-}
-
-// tidy removes the table when no port is in it. It cannot be part of the
-// transaction that removes the last: the kernel counts elements when that is done.
-// So a process can be killed in between, and the next one tidies up.
-func tidy(c *rtnl.Conn) error {
-	left, err := Ports(c)
-	if err != nil || len(left) > 0 {
+	mine, others, err := elementsOf(c, names)
+	if err != nil || len(mine) == 0 {
 		return err
 	}
-	err = nft.Commit(namespace(c), undefine()...)
-	if errors.Is(err, unix.EBUSY) || nft.Missing(err) {
-		return nil // in use, or never there
+	if !others {
+		err := nft.CommitSince(namespace(c), generation, undefine()...)
+		if theirs := nft.Refused(err, unix.EBUSY); !theirs { // no chain or set of somebody's own is in it
+			return err
+		}
 	}
-	return err
+	return nft.Commit(namespace(c), remove(mine)...)
 }
 
 // Ports are the names of those that are guarded.
@@ -176,26 +185,22 @@ func Ports(c *rtnl.Conn) (names []string, err error) {
 	return names, err
 }
 
-// elementsOf are those of some ports. A single one is looked for by one request
-// first.
-func elementsOf(c *rtnl.Conn, names []string) (mine []element, err error) {
-	if len(names) == 1 {
-		if there, err := guarded(c, names[0]); err != nil || !there {
-			return nil, err
-		}
-	}
+// elementsOf are those of some ports, and whether there are others.
+func elementsOf(c *rtnl.Conn, names []string) (mine []element, others bool, err error) {
 	for _, s := range sets {
 		found, err := elements(c, s.name)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		for _, e := range found {
 			if slices.Contains(names, e.port()) {
 				mine = append(mine, e)
+			} else {
+				others = true
 			}
 		}
 	}
-	return mine, nil
+	return mine, others, nil
 }
 
 func guarded(c *rtnl.Conn, port string) (bool, error) {

@@ -1,13 +1,16 @@
 package guard
 
 import (
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
+	"github.com/tapbridge/tapbridge/internal/nft"
 	"github.com/tapbridge/tapbridge/internal/nstest"
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/mac"
@@ -133,6 +136,61 @@ func TestCloseMendsTheRules(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Nobody who is killed can leave the table without a port: it comes with the first
+// and goes with the last, each in one transaction, at which the kernel counts one
+// generation more.
+func TestTableComesAndGoesAtOnce(t *testing.T) {
+	n := newNode(t)
+	n.inside(func(c *rtnl.Conn) error {
+		generation := func() uint32 {
+			g, err := nft.Generation(namespace(c))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return binary.BigEndian.Uint32(g)
+		}
+		before := generation()
+		err := Close(c, one, guest)
+		closed := generation()
+		err = errors.Join(err, Admit(c, one, "10.0.0.2 fd00::2"), Remove(c, one))
+		if removed := generation(); closed != before+1 || removed != closed+2 {
+			t.Errorf("generations are %d, %d with the port, %d without", before, closed, removed)
+		}
+		return err
+	})
+	if left := n.nft("list ruleset"); left != "" {
+		t.Errorf("left is %s", left)
+	}
+}
+
+// What somebody else has put into the table keeps it, and what somebody puts there
+// while the last port goes.
+func TestRemoveSparesOthers(t *testing.T) {
+	for _, foreign := range []string{"add chain bridge tapbridge theirs", "add set bridge tapbridge theirs { type ipv4_addr; }", "add element bridge tapbridge ipv4 { " + other + " . 10.0.0.9 }"} {
+		t.Run(foreign, func(t *testing.T) {
+			n := newNode(t)
+			n.inside(func(c *rtnl.Conn) error {
+				err := Close(c, one, guest)
+				n.nft(foreign)
+				return errors.Join(err, Remove(c, one), n.want(c, Observed{}))
+			})
+			n.nft("delete " + strings.TrimPrefix(strings.TrimSuffix(foreign, " { type ipv4_addr; }"), "add "))
+		})
+	}
+	t.Run("meanwhile", func(t *testing.T) {
+		n := newNode(t)
+		n.inside(func(c *rtnl.Conn) error {
+			err := Close(c, one, guest)
+			generation, generationErr := nft.Generation(namespace(c))
+			err = errors.Join(err, generationErr, Close(c, other, guest))
+			if err := nft.CommitSince(namespace(c), generation, undefine()...); !errors.Is(err, unix.ERESTART) {
+				t.Errorf("removed with another port in it: %v", err)
+			}
+			return errors.Join(err, n.want(c, Observed{one: Of(guest), other: Of(guest)}))
+		})
+	})
 }
 
 func TestPossibleChangesNothing(t *testing.T) {

@@ -93,15 +93,16 @@ func chainAttributes(name string) []nl.NetlinkRequestData {
 		nft.Nest(unix.NFTA_CHAIN_HOOK, nft.Number(unix.NFTA_HOOK_HOOKNUM, preRouting), nft.Number(unix.NFTA_HOOK_PRIORITY, uint32(priority))))
 }
 
-// undefine takes away the table, if no port is in it: with NLM_F_NONREC the kernel
-// refuses to remove what holds anything, and then removes nothing.
+// undefine takes away the table with the elements of its sets, unless somebody has
+// a chain or set of his own in it: with NLM_F_NONREC the kernel refuses to remove
+// what holds anything, and then removes nothing.
 func undefine() (changes []*nl.NetlinkRequest) {
 	changes = append(changes, request(unix.NFT_MSG_DELRULE, 0, nft.Text(unix.NFTA_RULE_TABLE, table)))
 	for _, c := range chains {
 		changes = append(changes, request(unix.NFT_MSG_DELCHAIN, unix.NLM_F_NONREC, nft.Text(unix.NFTA_CHAIN_TABLE, table), nft.Text(unix.NFTA_CHAIN_NAME, c)))
 	}
 	for _, s := range sets {
-		changes = append(changes, request(unix.NFT_MSG_DELSET, unix.NLM_F_NONREC, nft.Text(unix.NFTA_SET_TABLE, table), nft.Text(unix.NFTA_SET_NAME, s.name)))
+		changes = append(changes, request(unix.NFT_MSG_DELSET, 0, nft.Text(unix.NFTA_SET_TABLE, table), nft.Text(unix.NFTA_SET_NAME, s.name)))
 	}
 	return append(changes, request(unix.NFT_MSG_DELTABLE, unix.NLM_F_NONREC, nft.Text(unix.NFTA_TABLE_NAME, table)))
 }

@@ -35,6 +35,7 @@ type stage struct {
 	ipam    string   // the delegate's data
 	kata    string   // the folder for Kata
 	forward bool     // the node becomes the guests' gateway
+	rules   bool     // the port has rules of nftables
 	fresh   []string // as glance sees it, before anything
 }
 
@@ -46,10 +47,10 @@ func newStage(t *testing.T, mode string) *stage {
 	limits := conf{"ingressRate": 1e8, "ingressBurst": 1e6, "egressRate": 1e8, "egressBurst": 1e6}
 	switch mode {
 	case "tap": // the administrator's bridge, with an uplink
-		s.c = s.conf(libvirt, local, conf{"macspoofchk": true, "bandwidth": limits})
+		s.c, s.rules = s.conf(libvirt, local, conf{"macspoofchk": true, "ipSpoofChk": true, "bandwidth": limits}), true
 	case "veth": // a bridge that ADD makes
 		s.c = s.conf(libvirt, local, conf{"bridge": "br1", "createBridge": true, "isDefaultGateway": true, "ipMasq": true, "mtu": 1500})
-		s.bridge, s.forward = "ip link del br1", true
+		s.bridge, s.forward, s.rules = "ip link del br1", true, true
 	case "host-tap": // a bridge of which nothing was ever set, and without ports
 		s.kata = t.TempDir()
 		s.c = s.conf(libvirt, local, conf{"bridge": "br1", "dan": true, "portIsolation": true})
@@ -105,8 +106,10 @@ func (s *stage) glance() (lines []string) {
 		files, _ := filepath.Glob(pattern) // the pattern is well-formed
 		lines = append(lines, files...)
 	}
-	if s.forward {
+	if s.rules {
 		lines = append(lines, strings.Split(s.host.Run(s.t, "nft", "list", "ruleset"), "\n")...)
+	}
+	if s.forward {
 		lines = append(lines, strings.Split(s.host.Run(s.t, "sysctl", "net.ipv4.ip_forward", "net.ipv4.conf.default.forwarding", "net.ipv4.conf.all.accept_redirects"), "\n")...)
 	}
 	return lines
