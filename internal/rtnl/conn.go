@@ -6,6 +6,8 @@ package rtnl
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"runtime"
 
 	"github.com/containernetworking/plugins/pkg/netlinksafe"
@@ -50,6 +52,15 @@ func OpenAt(path string) (c *Conn, err error) {
 	}
 	c.ns = target
 	return c, nil
+}
+
+// IsNoNamespace reports whether err, with which OpenAt has failed, means that there is
+// no network namespace at path, rather than that it cannot be entered.
+func IsNoNamespace(path string, err error) bool {
+	_, statErr := os.Stat(path)
+	return statErr != nil && !errors.Is(statErr, fs.ErrPermission) ||
+		errors.As(err, new(ns.NSPathNotNSErr)) || // what is left of one on a file system
+		errors.Is(err, unix.EINVAL) // a namespace of another kind (setns)
 }
 
 // Close releases the sockets and the hold on the namespace.

@@ -19,7 +19,8 @@ import (
 // identity: what was built is read from the kernel. A part that cannot be removed
 // does not keep the others, but for the port: by that, and the record on it, the
 // next try finds the rest. Errors: ErrBusy, when masquerade rules are being made
-// for too long; those of dan.Folder.Remove.
+// for too long; those of dan.Folder.Remove; why the pod's namespace cannot be
+// entered, where nothing else leads to what may be in it.
 func (s *Site) Remove(id port.ID) error {
 	end, there, err := s.portOf(id)
 	if err != nil {
@@ -29,10 +30,10 @@ func (s *Site) Remove(id port.ID) error {
 		dan.Kata.Remove(id.ContainerID, id.PortName()),
 		s.unmasquerade(id, end, there),
 		s.removeAround(id, end, there))
-	if err != nil {
+	if err != nil && there {
 		return err
 	}
-	return s.removePort(id, end, there)
+	return errors.Join(err, s.removePort(id, end, there))
 }
 
 // remove is Remove for the devices alone.
@@ -155,7 +156,7 @@ func (s *Site) podSide(end *rtnl.Link) side {
 func (s *Site) removePodSide(id port.ID, end *rtnl.Link) ([]rtnl.Link, error) {
 	pod := s.podSide(end)
 	if pod == nil {
-		return nil, nil
+		return nil, s.unreached(end)
 	}
 	links, err := pod.Links()
 	if err != nil {
@@ -163,6 +164,15 @@ func (s *Site) removePodSide(id port.ID, end *rtnl.Link) ([]rtnl.Link, error) {
 	}
 	mine := belonging(links, id)
 	return mine, deleteAll(pod, mine, id.Group(), grouped(links, id.Group()))
+}
+
+// unreached is the error for a pod's namespace that is there, may hold something of
+// the attachment's, and cannot be reached.
+func (s *Site) unreached(end *rtnl.Link) error {
+	if s.noEntry == nil || end != nil && isTap(*end) { // mode host-tap has nothing in the pod
+		return nil
+	}
+	return fmt.Errorf("only its network namespace leads to what may be left in the pod: %w", s.noEntry)
 }
 
 // belonging are the links that were made for the attachment.

@@ -33,6 +33,7 @@ type Site struct {
 	host *rtnl.Conn
 	pod  *rtnl.Conn // nil: gone, or not known
 
+	noEntry error          // why pod is nil though the namespace is there
 	created *bridge.Bridge // by Apply; nil: the bridge was there
 	guards  guard.Observed // nil: to be read when needed
 }
@@ -58,6 +59,20 @@ func OpenPod(path string) (*Site, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// OpenForRemoval does without the pod's network namespace when it is gone, or, as far
+// as what is in it can be removed through the port, when it cannot be entered.
+func OpenForRemoval(path string) (*Site, error) {
+	s, err := OpenPod(path)
+	if err == nil {
+		return s, nil
+	}
+	noEntry := err
+	if s, err = Open(); err == nil && !rtnl.IsNoNamespace(path, noEntry) {
+		s.noEntry = noEntry
+	}
+	return s, err
 }
 
 // OpenScratch is for trying things: both sides are network namespaces that are

@@ -205,19 +205,11 @@ func (r *request) openPod() (*attach.Site, error) {
 	return site, nil
 }
 
-// openForRemoval does without the pod's namespace when it is gone.
 func (r *request) openForRemoval() (*attach.Site, error) {
 	if r.netNS == "" {
 		return attach.Open()
 	}
-	site, err := attach.OpenPod(r.netNS)
-	if err == nil {
-		return site, nil
-	}
-	if _, statErr := os.Stat(r.netNS); statErr == nil {
-		fmt.Fprintf(r.stderr, "tapbridge: DEL goes on without the pod's side: %s: %v\n", netNS, err)
-	}
-	return attach.Open()
+	return attach.OpenForRemoval(r.netNS)
 }
 
 // findBridge reads the bridge, or plans the one that will be made.
