@@ -156,7 +156,7 @@ func (w *Wire) keep(frame []byte) {
 // it in silence, as it would a guest's.
 func (w *Wire) Send(frame []byte) {
 	w.t.Helper()
-	_, err := w.file.Write(frame)
+	err := w.TrySend(frame)
 	for _, lost := range []error{unix.EIO, unix.ENETDOWN, unix.ENOBUFS} {
 		if errors.Is(err, lost) {
 			return
@@ -165,6 +165,12 @@ func (w *Wire) Send(frame []byte) {
 	if err != nil {
 		w.t.Fatalf("send %d bytes on %q: %v", len(frame), w.name, err)
 	}
+}
+
+// TrySend is Send for what the kernel may refuse.
+func (w *Wire) TrySend(frame []byte) error {
+	_, err := w.file.Write(frame)
+	return err
 }
 
 // Frames is what has arrived so far, oldest first.

@@ -46,6 +46,10 @@ const hostileTable = `
 | the same, in a first fragment | 10 | 10 | 10 | 0 |
 | ICMPv6 redirect | 10 | 10 | 10 | 0 |
 | DHCPv6 answer | 10 | 10 | 10 | 0 |
+| announces a multicast router (IGMP, PIM, ICMPv6) | 10 | 10 | 10 | 0 |
+| claims to be the multicast querier (IGMP, MLD) | 10 | 10 | 10 | 0 |
+| the same, in a fragment | 10 | 10 | 10 | 0 |
+| other kinds of IGMP, and from the neighbour's address | 10 | 10 | 10 | 0 |
 | spanning tree (BPDU), to a bridge without STP | 10 | 10 | 10 | 0 |
 | spanning tree of Cisco (PVST+) | 10 | 10 | 10 | 0 |
 | pause frame | 0 | 0 | 0 | 0 |
@@ -56,7 +60,7 @@ const hostileTable = `
 | the neighbour's IPv4 address behind a tag | 10 | 10 | 10 | 0 |
 | priority tag (VLAN 0) | 10 | 10 | 10 | 0 |
 | any other protocol | 10 | 10 | 10 | 0 |
-| ARP that ends too early | 10 | 10 | 10 | 0 |
+| ARP, IPv4 or IPv6 that ends too early | 10 | 10 | 10 | 0 |
 | larger than the MTU and a tag | 0 | 0 | 0 | 0 |
 `
 
@@ -74,6 +78,7 @@ const honestTable = `
 | solicitation of a neighbour, and its answer to one | 10 | 10 | 10 | 10 |
 | router solicitation | 10 | 10 | 10 | 10 |
 | multicast listener report, with an address and without | 10 | 10 | 10 | 10 |
+| IGMP report and leave | 10 | 10 | 10 | 10 |
 | DHCPv6 request | 10 | 10 | 10 | 10 |
 | frame of the largest size | 10 | 10 | 10 | 10 |
 `
@@ -168,6 +173,11 @@ func (g *guest) hostile(neighbour *guest) []shot {
 	row("the same, in a first fragment", ethernet(everyNode, me, etherIPv6, ipv6(local, "ff02::1", 44, fragment6(58, 0, true), icmp6(134, ""))), ethernet(everyNode, me, etherIPv6, ipv6(local, "ff02::1", 44, fragment6(60, 0, true), destination(58), icmp6(134, ""))))
 	row("ICMPv6 redirect", ethernet(out, me, etherIPv6, ipv6(local, outside6, 58, icmp6(137, local))))
 	row("DHCPv6 answer", ethernet(out, me, etherIPv6, ipv6(local, outside6, 17, udp(547, 546))), ethernet(out, me, etherIPv6, ipv6(local, outside6, 60, destination(17), udp(547, 546))))
+	row("announces a multicast router (IGMP, PIM, ICMPv6)", igmpPacket("01:00:5e:00:00:6a", me, hostile4, "224.0.0.106", 0, igmp(igmpRouter, "")), ethernet("01:00:5e:00:00:0d", me, etherIPv4, ipv4(hostile4, "224.0.0.13", 103, 0, []byte{0x20, 0, 0xdf, 0xff})), ethernet("33:33:00:00:00:6a", me, etherIPv6, ipv6(local, "ff02::6a", 58, icmp6(mldRouter, ""))))
+	queries := g.queries()
+	row("claims to be the multicast querier (IGMP, MLD)", queries[0], queries[2], queries[3])
+	row("the same, in a fragment", queries[1], queries[4], igmpPacket(nowhere4, me, hostile4, "224.0.0.1", 0x2000, igmp(igmpQuery, "")))
+	row("other kinds of IGMP, and from the neighbour's address", igmpPacket(group4MAC, me, hostile4, group4, 0, igmp(0x13, "")), igmpPacket(group4MAC, me, neighbour4, group4, 0, igmp(igmpReport, group4)))
 	row("spanning tree (BPDU), to a bridge without STP", ethernet("01:80:c2:00:00:00", me, 38, bpdu[2:]))
 	row("spanning tree of Cisco (PVST+)", ethernet("01:00:0c:cc:cc:cd", me, 50, []byte{0xaa, 0xaa, 3, 0, 0, 0x0c, 1, 0x0b}))
 	row("pause frame", ethernet("01:80:c2:00:00:01", me, 0x8808, []byte{0, 1, 255, 255}))
@@ -183,7 +193,7 @@ func (g *guest) hostile(neighbour *guest) []shot {
 	row("the neighbour's IPv4 address behind a tag", ethernet(out, me, etherQ, vlanTag(5, etherIPv4), ipv4(neighbour4, outside4, 17, 0, udp(1, 2))))
 	row("priority tag (VLAN 0)", ethernet(out, me, etherQ, vlanTag(0xe000, etherIPv4), mine))
 	row("any other protocol", ethernet(out, me, 0x8137), ethernet(out, me, 0x88b5), ethernet(out, me, 3, []byte{0xe0, 0xe0, 3}))
-	row("ARP that ends too early", ethernet(broadcast, me, etherARP, arpPacket(2, me, hostile4, nobody, outside4)[:7]))
+	row("ARP, IPv4 or IPv6 that ends too early", ethernet(broadcast, me, etherARP, arpPacket(2, me, hostile4, nobody, outside4)[:7]), ethernet(out, me, etherIPv4), ethernet(out, me, etherIPv6))
 	if g.Mode != port.Veth { // there the kernel refuses it
 		row("larger than the MTU and a tag", ethernet(out, me, etherIPv4, ipv4(hostile4, outside4, 17, 0, udp(1, 2, make([]byte, 1505-28-markLen)...))))
 	}
@@ -203,7 +213,7 @@ func (g *guest) honest() []shot {
 	row("ARP request, reply, announcement", ethernet(broadcast, me, etherARP, arpPacket(1, me, hostile4, nobody, outside4)), ethernet(out, me, etherARP, arpPacket(2, me, hostile4, g.node.outside.mac, outside4)), ethernet(broadcast, me, etherARP, arpPacket(1, me, hostile4, nobody, hostile4)))
 	row("ARP probe for its own address", ethernet(broadcast, me, etherARP, arpPacket(1, me, "0.0.0.0", nobody, hostile4)))
 	row("RARP of QEMU after a migration", ethernet(broadcast, me, etherRARP, arpPacket(3, me, "0.0.0.0", me, "0.0.0.0")))
-	row("IPv4 from its address", ethernet(out, me, etherIPv4, ipv4(hostile4, outside4, 6, 0, udp(1, 2))), ethernet(out, me, etherIPv4, ipv4(hostile4, outside4, 1, 0, udp(1, 2))), ethernet("01:00:5e:00:00:16", me, etherIPv4, ipv4(hostile4, "224.0.0.22", 2, 0, udp(1, 2))))
+	row("IPv4 from its address", ethernet(out, me, etherIPv4, ipv4(hostile4, outside4, 6, 0, udp(1, 2))), ethernet(out, me, etherIPv4, ipv4(hostile4, outside4, 1, 0, udp(1, 2))))
 	row("IPv4 fragments, the first and a later one", ethernet(out, me, etherIPv4, ipv4(hostile4, outside4, 17, 0x2000, udp(1, 2))), ethernet(out, me, etherIPv4, ipv4(hostile4, outside4, 17, 1, udp(1, 2))), ethernet(out, me, etherIPv4, ipv4(hostile4, outside4, 17, 1, udp(67, 68))))
 	row("DHCP request without an address, and with one", ethernet(broadcast, me, etherIPv4, ipv4("0.0.0.0", "255.255.255.255", 17, 0, udp(68, 67))), ethernet(out, me, etherIPv4, ipv4(hostile4, outside4, 17, 0, udp(68, 67))))
 	row("IPv6 from its address, and its link-local one", ethernet(out, me, etherIPv6, ipv6(hostile6, outside6, 17, udp(1, 2))), ethernet(out, me, etherIPv6, ipv6(local, outside6, 6, udp(1, 2))), ethernet(out, me, etherIPv6, ipv6(hostile6, outside6, 58, icmp6(128, ""))))
@@ -212,6 +222,7 @@ func (g *guest) honest() []shot {
 	row("solicitation of a neighbour, and its answer to one", ethernet("33:33:ff:00:00:01", me, etherIPv6, ipv6(hostile6, "ff02::1:ff00:1", 58, icmp6(135, outside6))), ethernet(out, me, etherIPv6, ipv6(hostile6, outside6, 58, icmp6(136, hostile6))), ethernet(out, me, etherIPv6, ipv6(local, outside6, 58, icmp6(136, hostile6))), ethernet(out, me, etherIPv6, ipv6(local, outside6, 58, icmp6(136, local))))
 	row("router solicitation", ethernet("33:33:00:00:00:02", me, etherIPv6, ipv6(local, "ff02::2", 58, icmp6(133, ""))), ethernet("33:33:00:00:00:02", me, etherIPv6, ipv6("::", "ff02::2", 58, icmp6(133, ""))))
 	row("multicast listener report, with an address and without", ethernet("33:33:00:00:00:16", me, etherIPv6, ipv6("::", "ff02::16", 0, hopByHop(58), icmp6(143, ""))), ethernet("33:33:00:00:00:16", me, etherIPv6, ipv6(local, "ff02::16", 0, hopByHop(58), icmp6(143, ""))), ethernet("33:33:00:00:00:16", me, etherIPv6, ipv6("::", "ff02::16", 0, hopByHop(58), icmp6(131, ""))))
+	row("IGMP report and leave", igmpPacket("01:00:5e:00:00:16", me, hostile4, "224.0.0.22", 0, igmp(0x22, "")), igmpPacket(group4MAC, me, hostile4, group4, 0, igmp(igmpReport, group4)), igmpPacket(group4MAC, me, hostile4, group4, 0, igmp(0x12, group4)), igmpPacket("01:00:5e:00:00:02", me, hostile4, "224.0.0.2", 0, igmp(0x17, group4)))
 	row("DHCPv6 request", ethernet(out, me, etherIPv6, ipv6(local, outside6, 17, udp(546, 547))))
 	row("frame of the largest size", ethernet(out, me, etherIPv4, ipv4(hostile4, outside4, 17, 0, udp(1, 2, make([]byte, 1500-28-markLen)...))))
 	return shots
@@ -288,7 +299,7 @@ func TestHostilePage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, table := range []string{hostileTable, honestTable, theftTable, vlanTable} {
+	for _, table := range []string{hostileTable, honestTable, theftTable, querierTable, vlanTable} {
 		if !strings.Contains(string(page), table) {
 			t.Errorf("SECURITY.md does not have the measured table:\n%s", table)
 		}

@@ -18,10 +18,11 @@ const (
 	arp  = "guests_arp"
 	rarp = "guests_rarp"
 	ip4  = "guests_ipv4"
+	igmp = "guests_igmp"
 	ip6  = "guests_ipv6"
 )
 
-var chains = []string{all, arp, rarp, ip4, ip6}
+var chains = []string{all, arp, rarp, ip4, igmp, ip6}
 
 // rule is what lets a frame pass or ends it. A rule that looks at a part that the
 // frame does not have says nothing; so only rules that have seen all they must
@@ -54,12 +55,23 @@ var rules = []rule{
 	{rarp, "announces its MAC", "net:0,8 =0001080006040003 net:14,4 =00000000 net:24,4 =00000000 port net:8,6 @macs accept"},
 	{rarp, "", "drop"},
 
+	// A bridge believes any query, and then sends multicast to nobody but those who
+	// report (net/bridge/br_multicast.c); it looks for one in later fragments too.
+	{ip4, "", "net:9,1 =02 >" + igmp},
+	{igmp, "fragment", "net:6,2 &3fff !=0000 drop"},
+	{igmp, "not its address", "port net:12,4 !ipv4 drop"},
+	{igmp, "report, version 1", "transport:0,1 =12 accept"},
+	{igmp, "report and leave, version 2", "transport:0,1 ge16 le17 accept"},
+	{igmp, "report, version 3", "transport:0,1 =22 accept"},
+	{igmp, "", "drop"},
+
 	// The kernel has been seen to take the data of a later fragment for a transport
 	// header.
 	{ip4, "later fragment of its address", later4 + "port net:12,4 @ipv4 accept"},
 	{ip4, "other later fragment", later4 + "drop"},
 	{ip4, "DHCP server", udp + "transport:0,2 =0043 drop"},
 	{ip4, "UDP from its address", udp + "transport:0,2 port net:12,4 @ipv4 accept"},
+	{ip4, "multicast router", "protocol =67 drop"},
 	{ip4, "not UDP, from its address", "protocol !=11 port net:12,4 @ipv4 accept"},
 	{ip4, "DHCP client", "net:12,8 =00000000ffffffff " + udp + "transport:0,4 =00440043 accept"},
 	{ip4, "", "drop"},
@@ -69,6 +81,8 @@ var rules = []rule{
 	{ip6, "DHCP server", udp + "transport:0,2 =0223 drop"},
 	{ip6, "router advertisement", icmp6 + "=86 drop"},
 	{ip6, "redirect", icmp6 + "=89 drop"},
+	{ip6, "multicast querier", icmp6 + "=82 drop"},
+	{ip6, "multicast router", icmp6 + "=97 drop"},
 	{ip6, "looks for a user of its address", nobody + icmp6 + "=87 port transport:8,16 @ipv6 accept"},
 	{ip6, "multicast listener, router solicitation", nobody + icmp6 + "ge83 le85 accept"},
 	{ip6, "multicast listener, version 2", nobody + icmp6 + "=8f accept"},
