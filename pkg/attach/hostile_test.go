@@ -24,6 +24,7 @@ const hostileTable = `
 |---|---|---|---|---|
 | from an invented MAC | 10 | 10 | 0 | 0 |
 | from a neighbour's MAC | 10 | 10 | 0 | 0 |
+| from a group's MAC, and from none | 0 | 0 | 0 | 0 |
 | ARP: "I have the neighbour's address" | 10 | 10 | 10 | 0 |
 | ARP: the same, as a request for all | 10 | 10 | 10 | 0 |
 | ARP: the same, under the neighbour's MAC in ARP only | 10 | 10 | 10 | 0 |
@@ -151,6 +152,7 @@ func (g *guest) hostile(neighbour *guest) []shot {
 	}
 	row("from an invented MAC", ethernet(out, invented, etherIPv4, ipv4(hostile4, outside4, 17, 0, udp(1, 2))), ethernet(broadcast, invented, 0x88b5))
 	row("from a neighbour's MAC", ethernet(out, other, etherIPv4, ipv4(hostile4, outside4, 17, 0, udp(1, 2))), ethernet(broadcast, other, etherARP, arpPacket(1, me, hostile4, nobody, outside4)))
+	row("from a group's MAC, and from none", ethernet(broadcast, lanMAC(group4MAC), 0x88b5), ethernet(broadcast, nobody, 0x88b5))
 	row(`ARP: "I have the neighbour's address"`, ethernet(out, me, etherARP, arpPacket(2, me, neighbour4, g.node.outside.mac, outside4)))
 	row("ARP: the same, as a request for all", ethernet(broadcast, me, etherARP, arpPacket(1, me, neighbour4, nobody, neighbour4)))
 	row("ARP: the same, under the neighbour's MAC in ARP only", ethernet(broadcast, me, etherARP, arpPacket(2, other, hostile4, nobody, outside4)), ethernet(broadcast, me, etherARP, arpPacket(2, invented, hostile4, nobody, hostile4)))

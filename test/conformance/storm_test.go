@@ -61,7 +61,7 @@ func newStorm(t *testing.T) *storm {
 	for range 8 {
 		s.pods = append(s.pods, nstest.New(t))
 	}
-	tables := []conf{{}, libvirt, libvirt.with(conf{"macspoofchk": true}), libvirt.with(conf{"fdb": "roaming", "bandwidth": conf{"ingressRate": 1e8, "ingressBurst": 1e6, "egressRate": 1e8, "egressBurst": 1e6}})}
+	tables := []conf{{}, libvirt, libvirt.with(spoofChecked, conf{"macspoofchk": true}), libvirt.with(conf{"fdb": "roaming", "bandwidth": conf{"ingressRate": 1e8, "ingressBurst": 1e6, "egressRate": 1e8, "egressBurst": 1e6}})}
 	for i := range stormSize {
 		g := &guestOf{id: of(fmt.Sprintf("c%d", i), fmt.Sprintf("net%d", i)).with(env{"CNI_NETNS": s.pods[i%len(s.pods)].Path})}
 		g.conf = s.conf(tables[i/3%len(tables)], conf{
@@ -260,6 +260,7 @@ func TestStorm(t *testing.T) {
 		s.del(g, 0)
 	}
 	s.same(before, s.pods...)
+	s.noTable()
 	s.counts.Range(func(what, n any) bool {
 		t.Logf("%s: %d", what, n.(*atomic.Int64).Load())
 		return true
