@@ -21,22 +21,18 @@ import (
 // Conn sends rtnetlink requests to the namespace in which it was opened,
 // whatever thread it is used from.
 type Conn struct {
-	sockets map[int]*nl.SocketHandle
-	ns      ns.NetNS           // nil: the process's own
-	handle  netlinksafe.Handle // see Handle
+	socket *socket
+	ns     ns.NetNS           // nil: the process's own
+	handle netlinksafe.Handle // see Handle
 }
 
 // Open connects to the network namespace of the process.
 func Open() (*Conn, error) {
-	socket, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+	s, err := openSocket()
 	if err != nil {
-		return nil, fmt.Errorf("open a netlink socket: %w", err)
+		return nil, err
 	}
-	if err := socket.SetExtAck(true); err != nil {
-		socket.Close()
-		return nil, fmt.Errorf("ask netlink for its reasons: %w", err)
-	}
-	return &Conn{sockets: map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}}, nil
+	return &Conn{socket: s}, nil
 }
 
 // OpenAt connects to the network namespace at path. The error is that of
@@ -68,9 +64,7 @@ func (c *Conn) Close() {
 	if c.handle.Handle != nil {
 		c.handle.Close()
 	}
-	for _, s := range c.sockets {
-		s.Close()
-	}
+	c.socket.close()
 	if c.ns != nil {
 		c.ns.Close()
 	}
@@ -140,30 +134,14 @@ func (c *Conn) FD() int {
 	return int(c.ns.Fd())
 }
 
-// request is one message on the connection's own socket.
-func (c *Conn) request(kind, flags int) *nl.NetlinkRequest {
-	r := nl.NewNetlinkRequest(kind, flags)
-	r.Sockets = c.sockets
-	return r
-}
-
 // Change sends a request that is answered by an acknowledgement alone.
 func (c *Conn) Change(kind, flags int, parts ...nl.NetlinkRequestData) error {
-	r := c.request(kind, flags|unix.NLM_F_ACK)
-	for _, p := range parts {
-		r.AddData(p)
-	}
-	_, err := r.Execute(unix.NETLINK_ROUTE, 0)
-	return err
+	return c.Sequence(Message{kind, flags, parts})
 }
 
 // Get sends a request that is answered by one message of type reply.
 func (c *Conn) Get(kind, reply int, parts ...nl.NetlinkRequestData) ([]byte, error) {
-	r := c.request(kind, 0)
-	for _, p := range parts {
-		r.AddData(p)
-	}
-	msgs, err := r.Execute(unix.NETLINK_ROUTE, uint16(reply))
+	msgs, err := c.socket.ask(Message{kind, 0, parts}, uint16(reply))
 	if err != nil {
 		return nil, err
 	}
@@ -178,53 +156,35 @@ func (c *Conn) Get(kind, reply int, parts ...nl.NetlinkRequestData) ([]byte, err
 const dumpAttempts = 10
 
 // Dump sends a dump request and returns its messages, all from one consistent
-// pass. It does without the kernel's reasons: where a dump fails, the library
-// takes them for an echoed request and panics (vishvananda/netlink 1.3.1,
-// ExecuteIter on NLMSG_DONE).
+// pass. After one that has failed it takes another socket: while its answer is not
+// read to the end, the kernel refuses the next (EBUSY; net/netlink/af_netlink.c,
+// __netlink_dump_start).
 func (c *Conn) Dump(kind, reply int, parts ...nl.NetlinkRequestData) (msgs [][]byte, err error) {
-	socket := c.sockets[unix.NETLINK_ROUTE].Socket
-	if err := socket.SetExtAck(false); err != nil {
-		return nil, err
-	}
-	defer socket.SetExtAck(true) // would have failed above
-	err = untilConsistent(func() error {
-		r := c.request(kind, unix.NLM_F_DUMP)
-		for _, p := range parts {
-			r.AddData(p)
+	for range dumpAttempts {
+		msgs, err = c.socket.ask(Message{kind, unix.NLM_F_DUMP, parts}, uint16(reply))
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
 		}
-		msgs, err = r.Execute(unix.NETLINK_ROUTE, uint16(reply))
-		return err
-	})
+	}
+	if errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("netlink dump %d times inconsistent: %w", dumpAttempts, unix.EINTR)
+	}
 	if err != nil {
 		return nil, errors.Join(err, c.renew())
 	}
 	return msgs, nil
 }
 
-// renew takes another socket after a dump that has failed: while its answer is not
-// read to the end, the kernel refuses another one (EBUSY; net/netlink/af_netlink.c,
-// __netlink_dump_start).
 func (c *Conn) renew() error {
 	return c.Inside(func() error {
-		fresh, err := Open()
+		fresh, err := openSocket()
 		if err != nil {
 			return err
 		}
-		for _, s := range c.sockets {
-			s.Close()
-		}
-		c.sockets = fresh.sockets
+		c.socket.close()
+		c.socket = fresh
 		return nil
 	})
-}
-
-func untilConsistent(dump func() error) error {
-	for range dumpAttempts {
-		if err := dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return err
-		}
-	}
-	return fmt.Errorf("netlink dump %d times inconsistent: %w", dumpAttempts, unix.EINTR)
 }
 
 // IsNotExist reports whether err says that a device, or the namespace, is not

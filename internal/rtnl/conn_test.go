@@ -16,9 +16,8 @@ func TestDumpAfterAFailedOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	r := c.request(unix.RTM_GETLINK, unix.NLM_F_DUMP)
-	r.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	if err := c.sockets[unix.NETLINK_ROUTE].Socket.Send(r); err != nil { // whose answer nobody reads
+	unread := Message{unix.RTM_GETLINK, unix.NLM_F_DUMP, []nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC)}}
+	if err := c.socket.send(unread); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Links(); err == nil {

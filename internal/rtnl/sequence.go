@@ -3,7 +3,6 @@ package rtnl
 import (
 	"encoding/binary"
 	"fmt"
-	"sync/atomic"
 	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
@@ -22,34 +21,27 @@ type Message struct {
 // It goes on after one that fails, so what follows the creation of a device must
 // do no harm without it. The error is the first one's.
 func (c *Conn) Sequence(messages ...Message) error {
-	s := c.sockets[unix.NETLINK_ROUTE]
-	var buffer []byte
-	last := s.Seq + uint32(len(messages))
-	for _, m := range messages {
-		r := nl.NewNetlinkRequest(m.Kind, m.Flags|unix.NLM_F_ACK)
-		r.Seq, r.Data = atomic.AddUint32(&s.Seq, 1), m.Parts
-		buffer = append(buffer, r.Serialize()...)
-		buffer = append(buffer, make([]byte, -len(buffer)&(unix.NLMSG_ALIGNTO-1))...)
+	for i := range messages {
+		messages[i].Flags |= unix.NLM_F_ACK
 	}
-	if err := unix.Sendto(s.Socket.GetFd(), buffer, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	if err := c.socket.send(messages...); err != nil {
 		return err
 	}
-	return acknowledged(s.Socket, last, len(messages))
+	return c.socket.acknowledged(len(messages))
 }
 
-// acknowledged reads the kernel's verdicts on the n messages up to the one
-// numbered last.
-func acknowledged(s *nl.NetlinkSocket, last uint32, n int) (first error) {
-	for n > 0 {
-		answers, _, err := s.Receive()
+// acknowledged reads the kernel's verdicts on the last n messages.
+func (s *socket) acknowledged(n int) (first error) {
+	for left := n; left > 0; {
+		answers, err := s.receive(n)
 		if err != nil {
 			return err
 		}
 		for _, a := range answers {
-			if a.Header.Type != unix.NLMSG_ERROR || last-a.Header.Seq >= uint32(n) {
-				continue // of an earlier request that was given up
+			if a.Header.Type != unix.NLMSG_ERROR {
+				continue
 			}
-			n--
+			left--
 			if err := verdict(a); first == nil {
 				first = err
 			}
