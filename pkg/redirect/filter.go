@@ -1,9 +1,11 @@
 package redirect
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
@@ -13,30 +15,28 @@ import (
 var ingress = netlink.MakeHandle(0xffff, 0)
 
 func addIngress(c *rtnl.Conn, index int) error {
-	handle, err := c.Handle()
-	if err != nil {
-		return err
-	}
-	qdisc := &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: index, Handle: ingress, Parent: netlink.HANDLE_INGRESS}}
-	if err := handle.QdiscAdd(qdisc); err != nil {
+	qdisc := &nl.TcMsg{Family: unix.AF_UNSPEC, Ifindex: int32(index), Handle: ingress, Parent: netlink.HANDLE_INGRESS}
+	if err := c.Change(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_EXCL, qdisc, kind("ingress")); err != nil {
 		return fmt.Errorf("add ingress qdisc: %w", err)
 	}
 	return nil
 }
 
-func firstAt(index int) netlink.FilterAttrs {
-	return netlink.FilterAttrs{LinkIndex: index, Parent: ingress, Priority: 1, Protocol: unix.ETH_P_ALL}
-}
+func kind(name string) *nl.RtAttr { return nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated(name)) }
 
 // addMirred takes u32 with a match that is always true, because cls_matchall is
 // not in every kernel.
 func addMirred(c *rtnl.Conn, from, to int) error {
-	handle, err := c.Handle()
-	if err != nil {
-		return err
-	}
-	filter := &netlink.U32{FilterAttrs: firstAt(from), Actions: []netlink.Action{netlink.NewMirredAction(to)}}
-	if err := handle.FilterAdd(filter); err != nil {
+	options := nl.NewRtAttr(nl.TCA_OPTIONS, nil)
+	options.AddRtAttr(nl.TCA_U32_SEL, (&nl.TcU32Sel{Flags: nl.TC_U32_TERMINAL, Nkeys: 1, Keys: make([]nl.TcU32Key, 1)}).Serialize())
+	action := options.AddRtAttr(nl.TCA_U32_ACT, nil).AddRtAttr(nl.TCA_ACT_TAB, nil)
+	action.AddRtAttr(nl.TCA_ACT_KIND, nl.ZeroTerminated(actionMirred))
+	steal := make([]byte, sizeofMirred)
+	binary.NativeEndian.PutUint32(steal[atVerdict:], uint32(netlink.TC_ACT_STOLEN))
+	binary.NativeEndian.PutUint32(steal[atAction:], uint32(netlink.TCA_EGRESS_REDIR))
+	binary.NativeEndian.PutUint32(steal[atDevice:], uint32(to))
+	action.AddRtAttr(nl.TCA_ACT_OPTIONS, nil).AddRtAttr(nl.TCA_MIRRED_PARMS, steal)
+	if err := addFilter(c, from, kindU32, options); err != nil {
 		return fmt.Errorf("add filter: %w", err)
 	}
 	return nil
@@ -45,60 +45,112 @@ func addMirred(c *rtnl.Conn, from, to int) error {
 // addProgram makes the program behind fd decide what becomes of each frame. It
 // lives as long as the filter, and that as long as the device.
 func addProgram(c *rtnl.Conn, index int, name string, fd int) error {
-	handle, err := c.Handle()
-	if err != nil {
-		return err
-	}
-	filter := &netlink.BpfFilter{FilterAttrs: firstAt(index), Fd: fd, Name: name, DirectAction: true}
-	if err := handle.FilterAdd(filter); err != nil {
+	options := nl.NewRtAttr(nl.TCA_OPTIONS, nil)
+	options.AddRtAttr(nl.TCA_BPF_FD, nl.Uint32Attr(uint32(fd)))
+	options.AddRtAttr(nl.TCA_BPF_NAME, nl.ZeroTerminated(name))
+	options.AddRtAttr(nl.TCA_BPF_FLAGS, nl.Uint32Attr(nl.TCA_BPF_FLAG_ACT_DIRECT))
+	if err := addFilter(c, index, kindBPF, options); err != nil {
 		return fmt.Errorf("add filter %q: %w", name, err)
 	}
 	return nil
 }
 
-// firstFilter is the one that decides about each frame; nil when there is none.
-func firstFilter(c *rtnl.Conn, index int) (netlink.Filter, error) {
-	handle, err := c.Handle()
-	if err != nil {
-		return nil, err
-	}
-	filters, err := handle.FilterList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, ingress)
-	if err != nil {
-		return nil, fmt.Errorf("list the filters of link %d: %w", index, err)
-	}
-	if len(filters) == 0 {
-		return nil, nil
-	}
-	return filters[0], nil
+const kindU32, kindBPF, actionMirred = "u32", "bpf", "mirred"
+
+// struct tc_mirred; the library takes it for larger than it is.
+const sizeofMirred, atVerdict, atAction, atDevice = 28, 8, 20, 24
+
+// addFilter adds one that sees all frames first.
+func addFilter(c *rtnl.Conn, index int, kindOf string, options *nl.RtAttr) error {
+	first := &nl.TcMsg{Family: unix.AF_UNSPEC, Ifindex: int32(index), Parent: ingress, Info: netlink.MakeHandle(1, nl.Swap16(unix.ETH_P_ALL))}
+	return c.Change(unix.RTM_NEWTFILTER, unix.NLM_F_CREATE|unix.NLM_F_EXCL, first, kind(kindOf), options)
 }
 
-func isMirred(f netlink.Filter, to int) bool {
-	u32, ok := f.(*netlink.U32)
-	return ok && matchesAll(u32) && redirects(u32.Actions, to)
+// filter is one as the kernel shows it.
+type filter struct {
+	kind     string
+	protocol uint16
+	options  rtnl.Attributes
 }
 
-func matchesAll(f *netlink.U32) bool {
-	if f.Protocol != unix.ETH_P_ALL || f.Sel == nil {
+// firstFilter is the one that decides about each frame; without a kind when there
+// is none.
+func firstFilter(c *rtnl.Conn, index int) (filter, error) {
+	msgs, err := c.Dump(unix.RTM_GETTFILTER, unix.RTM_NEWTFILTER, &nl.TcMsg{Family: unix.AF_UNSPEC, Ifindex: int32(index), Parent: ingress})
+	for _, msg := range msgs {
+		f, parseErr := parseFilter(msg)
+		if parseErr != nil || f.decides() {
+			return f, parseErr
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("list the filters of link %d: %w", index, err)
+	}
+	return filter{}, err
+}
+
+func parseFilter(msg []byte) (f filter, err error) {
+	if len(msg) < nl.SizeofTcMsg {
+		return f, fmt.Errorf("parse a filter: %d bytes: %w", len(msg), unix.EPROTO)
+	}
+	attrs, err := rtnl.ParseAttributes(msg[nl.SizeofTcMsg:])
+	if err == nil {
+		f.kind = unix.ByteSliceToString(attrs[nl.TCA_KIND])
+		f.protocol = nl.Swap16(uint16(nl.DeserializeTcMsg(msg).Info))
+		f.options, err = rtnl.ParseAttributes(attrs[nl.TCA_OPTIONS])
+	}
+	if err != nil {
+		return f, fmt.Errorf("parse a filter: %w", err)
+	}
+	return f, nil
+}
+
+// decides tells a filter from what the kernel shows before it: the kind's head
+// without options, and the hash table of u32.
+func (f filter) decides() bool {
+	if f.kind == kindU32 {
+		return f.options[nl.TCA_U32_SEL] != nil
+	}
+	return len(f.options) > 0
+}
+
+func (f filter) isMirred(to int) bool {
+	return f.kind == kindU32 && f.protocol == unix.ETH_P_ALL && matchesAll(f.options[nl.TCA_U32_SEL]) && redirects(f.options[nl.TCA_U32_ACT], to)
+}
+
+// matchesAll reads a struct tc_u32_sel: its keys are 16 bytes, of which 4 are the
+// mask.
+func matchesAll(selector []byte) bool {
+	if len(selector) < nl.SizeofTcU32Sel {
 		return false
 	}
-	for _, key := range f.Sel.Keys {
-		if key.Mask != 0 {
+	for keys := selector[nl.SizeofTcU32Sel:]; len(keys) >= nl.SizeofTcU32Key; keys = keys[nl.SizeofTcU32Key:] {
+		if binary.NativeEndian.Uint32(keys) != 0 {
 			return false
 		}
 	}
 	return true
 }
 
-func redirects(actions []netlink.Action, to int) bool {
-	if len(actions) != 1 {
+// redirects reports whether to send it there is all that is done.
+func redirects(actions []byte, to int) bool {
+	all, err := rtnl.ParseAttributes(actions)
+	if err != nil || len(all) != 1 {
 		return false
 	}
-	m, ok := actions[0].(*netlink.MirredAction)
-	return ok && m.MirredAction == netlink.TCA_EGRESS_REDIR && m.Ifindex == to
+	only, err := rtnl.ParseAttributes(all[nl.TCA_ACT_TAB])
+	if err != nil || unix.ByteSliceToString(only[nl.TCA_ACT_KIND]) != actionMirred {
+		return false
+	}
+	options, err := rtnl.ParseAttributes(only[nl.TCA_ACT_OPTIONS])
+	m := options[nl.TCA_MIRRED_PARMS]
+	return err == nil && len(m) >= sizeofMirred &&
+		binary.NativeEndian.Uint32(m[atAction:]) == uint32(netlink.TCA_EGRESS_REDIR) && binary.NativeEndian.Uint32(m[atDevice:]) == uint32(to)
 }
 
 // is reports whether f runs p for every frame.
-func (p program) is(f netlink.Filter) bool {
-	bpf, ok := f.(*netlink.BpfFilter)
-	return ok && bpf.Protocol == unix.ETH_P_ALL && bpf.DirectAction && bpf.Name == p.name
+func (p program) is(f filter) bool {
+	flags, _ := f.options.Uint32(nl.TCA_BPF_FLAGS)
+	return f.kind == kindBPF && f.protocol == unix.ETH_P_ALL && flags&nl.TCA_BPF_FLAG_ACT_DIRECT != 0 &&
+		unix.ByteSliceToString(f.options[nl.TCA_BPF_NAME]) == p.name
 }

@@ -109,7 +109,7 @@ func (d direction) observe(c *rtnl.Conn) (Way, error) {
 		return None, err
 	case d.program.is(first):
 		return BPF, nil
-	case isMirred(first, d.to):
+	case first.isMirred(d.to):
 		return Mirred, nil
 	}
 	return None, nil
@@ -119,5 +119,5 @@ func (d direction) observe(c *rtnl.Conn) (Way, error) {
 // other, as Pass makes them.
 func Passes(c *rtnl.Conn, from, to int) (bool, error) {
 	first, err := firstFilter(c, from)
-	return isMirred(first, to), err
+	return first.isMirred(to), err
 }
