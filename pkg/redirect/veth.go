@@ -47,11 +47,16 @@ func AddPair(host, pod *rtnl.Conn, port, inner End, m rtnl.Mark) error {
 	return nil
 }
 
+// attributes ask for one queue in each direction. Left to itself the kernel makes one
+// for every processor there could be, takes all but one away again, and waits for
+// that (drivers/net/veth.c, veth_init_queues).
 func (e End) attributes(group uint32) []nl.NetlinkRequestData {
 	return []nl.NetlinkRequestData{
 		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(e.Name)),
 		nl.NewRtAttr(unix.IFLA_ADDRESS, e.MAC.HardwareAddr()),
 		nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(e.MTU))),
 		nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(group)),
+		nl.NewRtAttr(unix.IFLA_NUM_TX_QUEUES, nl.Uint32Attr(1)),
+		nl.NewRtAttr(unix.IFLA_NUM_RX_QUEUES, nl.Uint32Attr(1)),
 	}
 }

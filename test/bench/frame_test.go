@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"runtime"
 	"testing"
 	"time"
 
@@ -54,7 +53,6 @@ var paths = []path{
 	{"tap, tcx without peer", port.Tap, func(s *station) { s.instead(asm.FnRedirect, true) }},
 	{"tap, tcx", port.Tap, func(s *station) { s.instead(asm.FnRedirectPeer, true) }},
 	{"tap, veth with GRO", port.Tap, (*station).gro},
-	{"tap, veth with a queue per processor", port.Tap, (*station).queues},
 	{"tap, queue at the tap", port.Tap, (*station).fifo},
 	secondHand,
 }
@@ -142,19 +140,6 @@ func (s *station) run(from, to int, function asm.BuiltinFunc, tcx bool) {
 func (s *station) gro() {
 	s.Helper()
 	s.ethtool(s.pod, func(e *ethtool.Ethtool) error { return e.Change(s.IfName, map[string]bool{"rx-gro": true}) })
-}
-
-func (s *station) queues() {
-	s.Helper()
-	many := ethtool.Channels{RxCount: uint32(runtime.NumCPU()), TxCount: uint32(runtime.NumCPU())}
-	set := func(name string) func(*ethtool.Ethtool) error {
-		return func(e *ethtool.Ethtool) error {
-			_, err := e.SetChannels(name, many)
-			return err
-		}
-	}
-	s.ethtool(s.pod, set(s.IfName))
-	s.ethtool(s.node.NS, set(s.PortName()))
 }
 
 func (s *station) ethtool(in *nstest.NS, do func(*ethtool.Ethtool) error) {
