@@ -35,7 +35,7 @@ func parseAddress(msg []byte) (index int, address netip.Prefix, err error) {
 	header := nl.DeserializeIfAddrmsg(msg)
 	attrs, err := ParseAttributes(msg[unix.SizeofIfAddrmsg:])
 	for _, number := range []uint16{unix.IFA_ADDRESS, unix.IFA_LOCAL} { // where both are sent, the first is the peer's
-		if ip, ok := netip.AddrFromSlice(attrs[number]); ok {
+		if ip, ok := netip.AddrFromSlice(attrs.Get(number)); ok {
 			address = netip.PrefixFrom(ip, int(header.Prefixlen))
 		}
 	}

@@ -8,18 +8,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Attributes by number, as IFLA_INFO_DATA and IFLA_INFO_SLAVE_DATA carry them.
-type Attributes map[uint16][]byte
+// Attributes are those of a message, or of one of them, as they stand there. Of a
+// link's hundred a dozen are asked for: a map would cost more than the search.
+type Attributes []byte
 
-// ParseAttributes reads what follows a message's header; of several with one number
-// the last. Error: unix.EPROTO.
+// ParseAttributes takes what follows a message's header. Error: unix.EPROTO.
 func ParseAttributes(b []byte) (Attributes, error) {
-	attrs := Attributes{}
-	err := EachAttribute(b, func(number uint16, value []byte) { attrs[number] = value })
-	return attrs, err
+	return b, EachAttribute(b, func(uint16, []byte) {})
 }
 
-// EachAttribute is ParseAttributes for lists. The library's function panics where
+// Get is the value of attribute n, of several with one number the last; nil when the
+// kernel did not send it.
+func (a Attributes) Get(n uint16) (value []byte) {
+	_ = EachAttribute(a, func(number uint16, v []byte) { // has been read before
+		if number == n {
+			value = v
+		}
+	})
+	return value
+}
+
+// EachAttribute is for lists. The library's function panics where
 // the last attribute is not padded.
 func EachAttribute(b []byte, f func(number uint16, value []byte)) error {
 	for len(b) >= unix.SizeofRtAttr {
@@ -35,7 +44,7 @@ func EachAttribute(b []byte, f func(number uint16, value []byte)) error {
 
 // Uint8 is attribute n, and whether the kernel sent it.
 func (a Attributes) Uint8(n uint16) (uint8, bool) {
-	if b := a[n]; len(b) == 1 {
+	if b := a.Get(n); len(b) == 1 {
 		return b[0], true
 	}
 	return 0, false
@@ -43,7 +52,7 @@ func (a Attributes) Uint8(n uint16) (uint8, bool) {
 
 // Uint16 is attribute n, and whether the kernel sent it.
 func (a Attributes) Uint16(n uint16) (uint16, bool) {
-	if b := a[n]; len(b) == 2 {
+	if b := a.Get(n); len(b) == 2 {
 		return nl.NativeEndian().Uint16(b), true
 	}
 	return 0, false
@@ -51,7 +60,7 @@ func (a Attributes) Uint16(n uint16) (uint16, bool) {
 
 // Uint32 is attribute n, and whether the kernel sent it.
 func (a Attributes) Uint32(n uint16) (uint32, bool) {
-	if b := a[n]; len(b) == 4 {
+	if b := a.Get(n); len(b) == 4 {
 		return nl.NativeEndian().Uint32(b), true
 	}
 	return 0, false
@@ -59,7 +68,7 @@ func (a Attributes) Uint32(n uint16) (uint32, bool) {
 
 // Uint64 is attribute n, and whether the kernel sent it.
 func (a Attributes) Uint64(n uint16) (uint64, bool) {
-	if b := a[n]; len(b) == 8 {
+	if b := a.Get(n); len(b) == 8 {
 		return nl.NativeEndian().Uint64(b), true
 	}
 	return 0, false

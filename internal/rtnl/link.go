@@ -153,8 +153,8 @@ func (c *Conn) Mute(name string) error {
 // where there is none.
 func disabled(afSpec Attributes) bool {
 	const disableIPv6 = 26 // DEVCONF_DISABLE_IPV6, in an array of int32 (linux/ipv6.h)
-	inet6, err := ParseAttributes(afSpec[unix.AF_INET6])
-	conf := inet6[unix.IFLA_INET6_CONF]
+	inet6, err := ParseAttributes(afSpec.Get(unix.AF_INET6))
+	conf := inet6.Get(unix.IFLA_INET6_CONF)
 	return err != nil || len(conf) < 4*(disableIPv6+1) || nl.NativeEndian().Uint32(conf[4*disableIPv6:]) != 0
 }
 
@@ -190,7 +190,7 @@ func parseLink(msg []byte) (Link, error) {
 
 func (l *Link) read(top Attributes) (err error) {
 	l.Name, l.Alias, l.Qdisc = top.text(unix.IFLA_IFNAME), top.text(unix.IFLA_IFALIAS), top.text(unix.IFLA_QDISC)
-	l.address = mac.From(top[unix.IFLA_ADDRESS])
+	l.address = mac.From(top.Get(unix.IFLA_ADDRESS))
 	l.oper, _ = top.Uint8(unix.IFLA_OPERSTATE)
 	l.Group, _ = top.Uint32(unix.IFLA_GROUP)
 	for _, a := range []struct {
@@ -207,23 +207,23 @@ func (l *Link) read(top Attributes) (err error) {
 			*a.into = int(int32(v))
 		}
 	}
-	spec, err := ParseAttributes(top[unix.IFLA_AF_SPEC])
+	spec, err := ParseAttributes(top.Get(unix.IFLA_AF_SPEC))
 	if err != nil {
 		return err
 	}
 	l.Muted = disabled(spec)
-	info, err := ParseAttributes(top[unix.IFLA_LINKINFO])
+	info, err := ParseAttributes(top.Get(unix.IFLA_LINKINFO))
 	if err != nil {
 		return err
 	}
 	l.Kind = info.text(nl.IFLA_INFO_KIND)
-	if l.Data, err = ParseAttributes(info[nl.IFLA_INFO_DATA]); err != nil {
+	if l.Data, err = ParseAttributes(info.Get(nl.IFLA_INFO_DATA)); err != nil {
 		return err
 	}
 	if info.text(nl.IFLA_INFO_SLAVE_KIND) == "bridge" {
-		l.Port, err = ParseAttributes(info[nl.IFLA_INFO_SLAVE_DATA])
+		l.Port, err = ParseAttributes(info.Get(nl.IFLA_INFO_SLAVE_DATA))
 	}
 	return err
 }
 
-func (a Attributes) text(n uint16) string { return unix.ByteSliceToString(a[n]) }
+func (a Attributes) text(n uint16) string { return unix.ByteSliceToString(a.Get(n)) }

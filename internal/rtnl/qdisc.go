@@ -41,7 +41,7 @@ func parseQdisc(msg []byte, index int) (options Attributes, mine bool, err error
 	}
 	attrs, err := ParseAttributes(msg[nl.SizeofTcMsg:])
 	if err == nil {
-		options, err = ParseAttributes(attrs[nl.TCA_OPTIONS])
+		options, err = ParseAttributes(attrs.Get(nl.TCA_OPTIONS))
 	}
 	return options, true, err
 }

@@ -82,5 +82,5 @@ func reason(m syscall.NetlinkMessage) string {
 	if err != nil {
 		return ""
 	}
-	return unix.ByteSliceToString(attrs[nl.NLMSGERR_ATTR_MSG])
+	return unix.ByteSliceToString(attrs.Get(nl.NLMSGERR_ATTR_MSG))
 }

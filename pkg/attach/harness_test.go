@@ -111,7 +111,7 @@ func (n *node) world() string {
 			n.Fatal(err)
 		}
 		for _, t := range tables {
-			world += fmt.Sprintf("0 table %s\n", unix.ByteSliceToString(t[unix.NFTA_TABLE_NAME]))
+			world += fmt.Sprintf("0 table %s\n", unix.ByteSliceToString(t.Get(unix.NFTA_TABLE_NAME)))
 		}
 		guards, err := guard.Observe(s.host)
 		if err != nil {

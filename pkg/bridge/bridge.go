@@ -217,7 +217,7 @@ func mtu(bytes int) *nl.RtAttr { return nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Att
 // one that was set, or none.
 func nameless(l rtnl.Link) bool {
 	const sizeofID, priority = 8, 2 // struct ifla_bridge_id
-	id := l.Data[nl.IFLA_BR_BRIDGE_ID]
+	id := l.Data.Get(nl.IFLA_BR_BRIDGE_ID)
 	return len(id) == sizeofID && mac.From(id[priority:]).IsZero()
 }
 

@@ -153,13 +153,13 @@ func decodeVLAN(entry []byte) (VLAN, error) {
 	if err != nil {
 		return VLAN{}, err
 	}
-	info := attrs[vlanEntryInfo]
+	info := attrs.Get(vlanEntryInfo)
 	if len(info) != nl.SizeofBridgeVlanInfo {
 		return VLAN{}, errVLANs
 	}
 	i := nl.DeserializeBridgeVlanInfo(info)
 	v := VLAN{First: i.Vid, Last: i.Vid, PVID: i.PortVID(), Untagged: i.EngressUntag()}
-	if end := attrs[vlanEntryRange]; len(end) == 2 {
+	if end := attrs.Get(vlanEntryRange); len(end) == 2 {
 		v.Last = binary.NativeEndian.Uint16(end)
 	}
 	return v, nil

@@ -22,7 +22,7 @@ type switchWith struct {
 }
 
 func (s switchWith) links() (br rtnl.Link, ports []rtnl.Link) {
-	br = rtnl.Link{Name: "br0", Kind: "bridge", Data: rtnl.Attributes{nl.IFLA_BR_VLAN_FILTERING: bit(s.aware)}}
+	br = rtnl.Link{Name: "br0", Kind: "bridge", Data: flag(nl.IFLA_BR_VLAN_FILTERING, s.aware)}
 	if s.promiscuous {
 		br.Promisc = 1
 	}
@@ -45,16 +45,15 @@ func member(name, kind, flags string) rtnl.Link {
 		}
 		return false
 	}
-	return rtnl.Link{Name: name, Kind: kind, Port: rtnl.Attributes{
-		nl.IFLA_BRPORT_LEARNING: bit(has('L')), nl.IFLA_BRPORT_UNICAST_FLOOD: bit(has('F')),
-	}}
+	return rtnl.Link{Name: name, Kind: kind, Port: append(flag(nl.IFLA_BRPORT_LEARNING, has('L')), flag(nl.IFLA_BRPORT_UNICAST_FLOOD, has('F'))...)}
 }
 
-func bit(on bool) []byte {
+func flag(number int, on bool) rtnl.Attributes {
+	value := []byte{0}
 	if on {
-		return []byte{1}
+		value[0] = 1
 	}
-	return []byte{0}
+	return nl.NewRtAttr(number, value).Serialize()
 }
 
 const noFault = "eth0 has a driver that does not filter addresses, or a program that listens to everything"

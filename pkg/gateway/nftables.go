@@ -71,9 +71,9 @@ func rules() (all ruleSet, err error) {
 
 func ruleOf(attrs rtnl.Attributes) rule {
 	return rule{
-		handle:      attrs[unix.NFTA_RULE_HANDLE],
-		comment:     nft.CommentIn(attrs[unix.NFTA_RULE_USERDATA]),
-		expressions: attrs[unix.NFTA_RULE_EXPRESSIONS],
+		handle:      attrs.Get(unix.NFTA_RULE_HANDLE),
+		comment:     nft.CommentIn(attrs.Get(unix.NFTA_RULE_USERDATA)),
+		expressions: attrs.Get(unix.NFTA_RULE_EXPRESSIONS),
 	}
 }
 

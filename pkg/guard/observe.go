@@ -83,15 +83,15 @@ func whole(c *rtnl.Conn) (bool, error) {
 	if err != nil && !nft.Missing(err) {
 		return false, fmt.Errorf("list the rules of table %q: %w", table, err)
 	}
-	flags := tables[0][unix.NFTA_TABLE_FLAGS]
+	flags := tables[0].Get(unix.NFTA_TABLE_FLAGS)
 	return len(flags) == 4 && flags[3]&unix.NFT_TABLE_F_DORMANT == 0 && slices.Equal(comments(there), wanted()), nil
 }
 
 // comments tell the rules, those of each chain in their order.
 func comments(there []rtnl.Attributes) (list []string) {
 	for _, r := range there {
-		chain := unix.ByteSliceToString(r[unix.NFTA_RULE_CHAIN])
-		list = append(list, chain+": "+nft.CommentIn(r[unix.NFTA_RULE_USERDATA]))
+		chain := unix.ByteSliceToString(r.Get(unix.NFTA_RULE_CHAIN))
+		list = append(list, chain+": "+nft.CommentIn(r.Get(unix.NFTA_RULE_USERDATA)))
 	}
 	slices.SortStableFunc(list, byChain)
 	return list

@@ -139,7 +139,7 @@ func remove(elements []element) []*nl.NetlinkRequest {
 
 // elementsIn reads the elements that a message of the kernel has.
 func elementsIn(set string, message rtnl.Attributes) (found []element, err error) {
-	eachErr := rtnl.EachAttribute(message[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, item []byte) {
+	eachErr := rtnl.EachAttribute(message.Get(unix.NFTA_SET_ELEM_LIST_ELEMENTS), func(_ uint16, item []byte) {
 		key, e := keyIn(item)
 		if err == nil {
 			err = e
@@ -157,9 +157,9 @@ func keyIn(item []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	key, err := rtnl.ParseAttributes(parts[unix.NFTA_SET_ELEM_KEY])
-	if value := key[unix.NFTA_DATA_VALUE]; err == nil && len(value) < nameSize {
+	key, err := rtnl.ParseAttributes(parts.Get(unix.NFTA_SET_ELEM_KEY))
+	if value := key.Get(unix.NFTA_DATA_VALUE); err == nil && len(value) < nameSize {
 		err = fmt.Errorf("a key of %d bytes: %w", len(value), unix.EPROTO)
 	}
-	return string(key[unix.NFTA_DATA_VALUE]), err
+	return string(key.Get(unix.NFTA_DATA_VALUE)), err
 }

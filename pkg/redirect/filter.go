@@ -95,9 +95,9 @@ func parseFilter(msg []byte) (f filter, err error) {
 	}
 	attrs, err := rtnl.ParseAttributes(msg[nl.SizeofTcMsg:])
 	if err == nil {
-		f.kind = unix.ByteSliceToString(attrs[nl.TCA_KIND])
+		f.kind = unix.ByteSliceToString(attrs.Get(nl.TCA_KIND))
 		f.protocol = nl.Swap16(uint16(nl.DeserializeTcMsg(msg).Info))
-		f.options, err = rtnl.ParseAttributes(attrs[nl.TCA_OPTIONS])
+		f.options, err = rtnl.ParseAttributes(attrs.Get(nl.TCA_OPTIONS))
 	}
 	if err != nil {
 		return f, fmt.Errorf("parse a filter: %w", err)
@@ -109,13 +109,13 @@ func parseFilter(msg []byte) (f filter, err error) {
 // without options, and the hash table of u32.
 func (f filter) decides() bool {
 	if f.kind == kindU32 {
-		return f.options[nl.TCA_U32_SEL] != nil
+		return f.options.Get(nl.TCA_U32_SEL) != nil
 	}
 	return len(f.options) > 0
 }
 
 func (f filter) isMirred(to int) bool {
-	return f.kind == kindU32 && f.protocol == unix.ETH_P_ALL && matchesAll(f.options[nl.TCA_U32_SEL]) && redirects(f.options[nl.TCA_U32_ACT], to)
+	return f.kind == kindU32 && f.protocol == unix.ETH_P_ALL && matchesAll(f.options.Get(nl.TCA_U32_SEL)) && redirects(f.options.Get(nl.TCA_U32_ACT), to)
 }
 
 // matchesAll reads a struct tc_u32_sel: its keys are 16 bytes, of which 4 are the
@@ -138,12 +138,12 @@ func redirects(actions []byte, to int) bool {
 	if err != nil || len(all) != 1 {
 		return false
 	}
-	only, err := rtnl.ParseAttributes(all[nl.TCA_ACT_TAB])
-	if err != nil || unix.ByteSliceToString(only[nl.TCA_ACT_KIND]) != actionMirred {
+	only, err := rtnl.ParseAttributes(all.Get(nl.TCA_ACT_TAB))
+	if err != nil || unix.ByteSliceToString(only.Get(nl.TCA_ACT_KIND)) != actionMirred {
 		return false
 	}
-	options, err := rtnl.ParseAttributes(only[nl.TCA_ACT_OPTIONS])
-	m := options[nl.TCA_MIRRED_PARMS]
+	options, err := rtnl.ParseAttributes(only.Get(nl.TCA_ACT_OPTIONS))
+	m := options.Get(nl.TCA_MIRRED_PARMS)
 	return err == nil && len(m) >= sizeofMirred &&
 		binary.NativeEndian.Uint32(m[atAction:]) == uint32(netlink.TCA_EGRESS_REDIR) && binary.NativeEndian.Uint32(m[atDevice:]) == uint32(to)
 }
@@ -152,5 +152,5 @@ func redirects(actions []byte, to int) bool {
 func (p program) is(f filter) bool {
 	flags, _ := f.options.Uint32(nl.TCA_BPF_FLAGS)
 	return f.kind == kindBPF && f.protocol == unix.ETH_P_ALL && flags&nl.TCA_BPF_FLAG_ACT_DIRECT != 0 &&
-		unix.ByteSliceToString(f.options[nl.TCA_BPF_NAME]) == p.name
+		unix.ByteSliceToString(f.options.Get(nl.TCA_BPF_NAME)) == p.name
 }

@@ -97,10 +97,10 @@ func Observe(c *rtnl.Conn, l rtnl.Link, want Queue) (Queue, error) {
 	if err != nil {
 		return Queue{}, err
 	}
-	if len(options[nl.TCA_TBF_PARMS]) < nl.SizeofTcTbfQopt {
-		return Queue{}, fmt.Errorf("the kernel describes tbf by %d bytes: %w", len(options[nl.TCA_TBF_PARMS]), unix.EPROTO)
+	if len(options.Get(nl.TCA_TBF_PARMS)) < nl.SizeofTcTbfQopt {
+		return Queue{}, fmt.Errorf("the kernel describes tbf by %d bytes: %w", len(options.Get(nl.TCA_TBF_PARMS)), unix.EPROTO)
 	}
-	parms := nl.DeserializeTcTbfQopt(options[nl.TCA_TBF_PARMS])
+	parms := nl.DeserializeTcTbfQopt(options.Get(nl.TCA_TBF_PARMS))
 	q := Queue{Kind: tbf, Backlog: parms.Limit}
 	q.Rate = uint64(parms.Rate.Rate)
 	if rate, ok := options.Uint64(nl.TCA_TBF_RATE64); ok {
