@@ -137,7 +137,7 @@ func Generation(ns netns.NsHandle) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask nftables for its generation: %w", err)
 	}
-	return found[0][unix.NFTA_GEN_ID], nil
+	return found[0].Get(unix.NFTA_GEN_ID), nil
 }
 
 // CommitSince is Commit if nobody has changed anything since Generation was asked;

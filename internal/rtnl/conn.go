@@ -8,13 +8,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"runtime"
 
 	"github.com/containernetworking/plugins/pkg/netlinksafe"
-	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,7 +19,7 @@ import (
 // whatever thread it is used from.
 type Conn struct {
 	socket *socket
-	ns     ns.NetNS           // nil: the process's own
+	ns     Namespace          // -1: the process's own
 	handle netlinksafe.Handle // see Handle
 }
 
@@ -32,21 +29,22 @@ func Open() (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Conn{socket: s}, nil
+	return &Conn{socket: s, ns: -1}, nil
 }
 
-// OpenAt connects to the network namespace at path. The error is that of
-// ns.GetNS when path is missing or is no network namespace.
+// OpenAt connects to the network namespace at path. Errors: unix.ENOENT, unix.EINVAL
+// when it is something else.
 func OpenAt(path string) (c *Conn, err error) {
-	target, err := ns.GetNS(path)
+	n, err := openNamespace(path)
 	if err != nil {
 		return nil, err
 	}
-	err = inside(target, func() (err error) { c, err = Open(); return err })
+	err = n.inside(func() (err error) { c, err = Open(); return err })
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open network namespace %q: %w", path, err), target.Close())
+		n.Close()
+		return nil, fmt.Errorf("open network namespace %q: %w", path, err)
 	}
-	c.ns = target
+	c.ns = n
 	return c, nil
 }
 
@@ -55,8 +53,7 @@ func OpenAt(path string) (c *Conn, err error) {
 func IsNoNamespace(path string, err error) bool {
 	_, statErr := os.Stat(path)
 	return statErr != nil && !errors.Is(statErr, fs.ErrPermission) ||
-		errors.As(err, new(ns.NSPathNotNSErr)) || // what is left of one on a file system
-		errors.Is(err, unix.EINVAL) // a namespace of another kind (setns)
+		errors.Is(err, unix.EINVAL) // what is left of one on a file system, or a namespace of another kind
 }
 
 // Close releases the sockets and the hold on the namespace.
@@ -65,7 +62,7 @@ func (c *Conn) Close() {
 		c.handle.Close()
 	}
 	c.socket.close()
-	if c.ns != nil {
+	if c.ns >= 0 {
 		c.ns.Close()
 	}
 }
@@ -91,48 +88,15 @@ func (c *Conn) Handle() (netlinksafe.Handle, error) {
 // which it is opened, and /proc/sys/net shows that of the writing thread.
 // Goroutines that f starts are not inside.
 func (c *Conn) Inside(f func() error) error {
-	if c.ns == nil {
+	if c.ns < 0 {
 		return f()
 	}
-	return inside(c.ns, f)
-}
-
-// attempts is how often the way home is tried: nothing could be undone from a pod.
-const attempts = 3
-
-// inside moves the caller's own thread and brings it back: another one would cost
-// as much as a tap. A thread that cannot come home is used for nothing else; the
-// netlink library would let it go on (vishvananda/netlink 1.3.1, executeInNetns).
-func inside(target ns.NetNS, f func() error) error {
-	runtime.LockOSThread()
-	home, err := netns.Get()
-	if err == nil {
-		defer home.Close()
-		err = unix.Setns(int(target.Fd()), unix.CLONE_NEWNET)
-	}
-	if err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("enter network namespace %q: %w", target.Path(), err)
-	}
-	err = f()
-	var lost error
-	for range attempts {
-		if lost = unix.Setns(int(home), unix.CLONE_NEWNET); lost == nil {
-			runtime.UnlockOSThread()
-			return err
-		}
-	}
-	return errors.Join(err, fmt.Errorf("leave network namespace %q: %w", target.Path(), lost))
+	return c.ns.inside(f)
 }
 
 // FD is the descriptor of the namespace, for IFLA_NET_NS_FD; -1 stands for the
 // process's own.
-func (c *Conn) FD() int {
-	if c.ns == nil {
-		return -1
-	}
-	return int(c.ns.Fd())
-}
+func (c *Conn) FD() int { return int(c.ns) }
 
 // Change sends a request that is answered by an acknowledgement alone.
 func (c *Conn) Change(kind, flags int, parts ...nl.NetlinkRequestData) error {

@@ -1,8 +1,8 @@
 package rtnl
 
 import (
+	"errors"
 	"fmt"
-	"os"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -135,18 +135,29 @@ func (c *Conn) DeleteGroup(group uint32) error {
 	return c.Change(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), inGroup(group))
 }
 
-// Mute turns IPv6 off on a device of the namespace. Without an IPv4 address
+// Mute turns IPv6 off on devices of the namespace. Without an IPv4 address
 // that is all it takes to make the kernel send nothing of its own through it:
 // no address configuration alone (addrgenmode none) still lets multicast
 // listener reports out. A kernel without IPv6 has nothing to turn off.
-func (c *Conn) Mute(name string) error {
+func (c *Conn) Mute(names ...string) error {
 	return c.Inside(func() error {
-		err := os.WriteFile(muteFile(name), []byte("1"), 0)
-		if os.IsNotExist(err) {
-			return nil
+		for _, name := range names {
+			if err := write(muteFile(name), "1"); err != nil && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("turn IPv6 off on %q: %w", name, err)
+			}
 		}
-		return err
+		return nil
 	})
+}
+
+// write needs neither Go's poller nor to create the file.
+func write(path, value string) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = unix.Write(fd, []byte(value))
+	return errors.Join(err, unix.Close(fd))
 }
 
 // disabled reads the same from what the kernel says of IPv6 on a link: nothing

@@ -295,13 +295,20 @@ func (w *work) setQueues() error {
 
 func (w *work) redirect() error { return redirect.Connect(w.pod, w.tap, w.inner) }
 
+// mute enters the pod once for all that is there.
 func (w *work) mute() error {
-	for _, d := range w.devices() {
-		if !d.wanted.Muted {
+	for _, side := range []*rtnl.Conn{w.pod, w.host} {
+		var names []string
+		for _, d := range w.devices() {
+			if d.conn == side && d.wanted.Muted {
+				names = append(names, d.wanted.Name)
+			}
+		}
+		if len(names) == 0 {
 			continue
 		}
-		if err := d.conn.Mute(d.wanted.Name); err != nil {
-			return fmt.Errorf("turn IPv6 off on %q: %w", d.wanted.Name, err)
+		if err := side.Mute(names...); err != nil {
+			return err
 		}
 	}
 	return nil

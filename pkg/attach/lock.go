@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tapbridge/tapbridge/internal/rtnl"
 )
 
 const (
@@ -37,10 +39,11 @@ func lockWithin(bridge string, wait time.Duration) (unlock func() error, err err
 func openLocked(bridge string) (*os.File, error) { return openLockedWithin(bridge, lockWait) }
 
 func openLockedWithin(bridge string, wait time.Duration) (*os.File, error) {
-	f, err := os.OpenFile(lockFile, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	fd, err := unix.Open(lockFile, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("lock bridge %q: %w", bridge, err)
+		return nil, fmt.Errorf("lock bridge %q: open %s: %w", bridge, lockFile, err)
 	}
+	f := os.NewFile(uintptr(fd), lockFile)
 	at, err := offset(bridge)
 	if err == nil {
 		err = hold(f, at, wait)
@@ -54,12 +57,17 @@ func openLockedWithin(bridge string, wait time.Duration) (*os.File, error) {
 // offset is the bridge's byte. Bridges of one name in two namespaces have
 // different ones; two that share one by chance only wait for each other.
 func offset(bridge string) (int64, error) {
-	var ns unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/net", &ns); err != nil {
-		return 0, fmt.Errorf("stat the network namespace: %w", err)
+	own, err := rtnl.Current()
+	if err != nil {
+		return 0, err
+	}
+	defer own.Close()
+	inode, err := own.Inode()
+	if err != nil {
+		return 0, err
 	}
 	h := fnv.New64a()
-	fmt.Fprintf(h, "%d/%s", ns.Ino, bridge)
+	fmt.Fprintf(h, "%d/%s", inode, bridge)
 	return int64(h.Sum64() >> 1), nil
 }
 

@@ -98,6 +98,21 @@ func (s *Site) Close() {
 	}
 }
 
+// OneSided reports whether the pod's network namespace is the bridge's.
+func (s *Site) OneSided() (bool, error) {
+	own, err := rtnl.Current()
+	if err != nil {
+		return false, err
+	}
+	defer own.Close()
+	host, err := own.Inode()
+	if err != nil {
+		return false, err
+	}
+	pod, err := rtnl.Namespace(s.pod.FD()).Inode()
+	return pod == host, err
+}
+
 // Host is the connection to the bridge's side.
 func (s *Site) Host() *rtnl.Conn { return s.host }
 

@@ -150,7 +150,7 @@ func add(c *rtnl.Conn, b Bridge) error {
 // Finish does the rest of Create's work.
 func Finish(c *rtnl.Conn, b Bridge) error {
 	if err := c.Mute(b.Name); err != nil {
-		return fmt.Errorf("turn IPv6 off: %w", err)
+		return err
 	}
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	msg.Index, msg.Flags, msg.Change = int32(b.Index), unix.IFF_UP, unix.IFF_UP

@@ -2,7 +2,6 @@ package plugin
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -74,23 +73,6 @@ func (e environment) checkNames() error {
 	}
 	if err := config.CheckInterfaceName(e.ifName); err != nil {
 		return fmt.Errorf("%w: %s has value %q: %s", errEnvironment, ifName, e.ifName, err)
-	}
-	return nil
-}
-
-// checkNetNS refuses the plugin's own namespace as the pod's, before anything
-// is made in it.
-func (e environment) checkNetNS() error {
-	pod, err := os.Stat(e.netNS)
-	if err != nil {
-		return fmt.Errorf("%w: %s: %w", errEnvironment, netNS, err)
-	}
-	own, err := os.Stat("/proc/thread-self/ns/net")
-	if err != nil {
-		return err
-	}
-	if os.SameFile(pod, own) && !e.ownNetNSAllowed {
-		return fmt.Errorf("%w: %s has value %q; if that is meant, set %s=1", errOwnNetNS, netNS, e.netNS, override)
 	}
 	return nil
 }

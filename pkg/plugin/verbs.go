@@ -190,17 +190,23 @@ func wrong(f doctor.Finding) error {
 	return fmt.Errorf("%w: %s: %s: %s", kind, f.Object, f.Says, f.Remedy)
 }
 
-// openPod opens both sides; the pod's namespace must be there.
+// openPod opens both sides; the pod's namespace must be there. The plugin's own is
+// refused as the pod's, before anything is made in it.
 func (r *request) openPod() (*attach.Site, error) {
-	if err := r.checkNetNS(); err != nil {
-		return nil, err
-	}
 	site, err := attach.OpenPod(r.netNS)
 	if err != nil {
 		if os.Geteuid() != 0 {
 			err = fmt.Errorf("%w (tapbridge must be run by root)", err)
 		}
 		return nil, fmt.Errorf("%w: %s: %w", errEnvironment, netNS, err)
+	}
+	same, err := site.OneSided()
+	if err == nil && same && !r.ownNetNSAllowed {
+		err = fmt.Errorf("%w: %s has value %q; if that is meant, set %s=1", errOwnNetNS, netNS, r.netNS, override)
+	}
+	if err != nil {
+		site.Close()
+		return nil, err
 	}
 	return site, nil
 }
