@@ -13,7 +13,7 @@ import (
 // runtime would make first: 0.1 ms in all.
 type Namespace int
 
-// Current is the namespace of the thread.
+// Current is the namespace of the thread. Only NET_ADMIN may ask a socket for it.
 func Current() (Namespace, error) {
 	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -21,8 +21,11 @@ func Current() (Namespace, error) {
 	}
 	defer unix.Close(socket)
 	fd, err := unix.IoctlRetInt(socket, unix.SIOCGSKNS)
+	if errors.Is(err, unix.EPERM) {
+		fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	}
 	if err != nil {
-		return -1, fmt.Errorf("network namespace of a socket: %w", err)
+		return -1, fmt.Errorf("the thread's network namespace: %w", err)
 	}
 	return Namespace(fd), nil
 }

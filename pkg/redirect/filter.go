@@ -134,11 +134,13 @@ func matchesAll(selector []byte) bool {
 
 // redirects reports whether to send it there is all that is done.
 func redirects(actions []byte, to int) bool {
-	all, err := rtnl.ParseAttributes(actions)
-	if err != nil || len(all) != 1 {
+	n := 0
+	var first []byte
+	err := rtnl.EachAttribute(actions, func(_ uint16, action []byte) { n, first = n+1, action })
+	if err != nil || n != 1 {
 		return false
 	}
-	only, err := rtnl.ParseAttributes(all.Get(nl.TCA_ACT_TAB))
+	only, err := rtnl.ParseAttributes(first)
 	if err != nil || unix.ByteSliceToString(only.Get(nl.TCA_ACT_KIND)) != actionMirred {
 		return false
 	}
