@@ -1,11 +1,14 @@
 package attach_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -294,7 +297,7 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// TestHostilePage holds the page against what is measured.
+// TestHostilePage holds the page against what is measured, and by which test.
 func TestHostilePage(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../SECURITY.md")
@@ -304,6 +307,20 @@ func TestHostilePage(t *testing.T) {
 	for _, table := range []string{hostileTable, honestTable, theftTable, querierTable, vlanTable} {
 		if !strings.Contains(string(page), table) {
 			t.Errorf("SECURITY.md does not have the measured table:\n%s", table)
+		}
+	}
+	files, _ := filepath.Glob("*_test.go") // the pattern is well-formed
+	var tests []byte
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tests = append(tests, text...)
+	}
+	for _, name := range regexp.MustCompile("`((Test|Benchmark)[A-Za-z]+)`").FindAllSubmatch(page, -1) {
+		if !bytes.Contains(tests, fmt.Appendf(nil, "func %s(", name[1])) {
+			t.Errorf("SECURITY.md names %s, which there is not", name[1])
 		}
 	}
 }
