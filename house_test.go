@@ -87,3 +87,28 @@ func TestNoRawDumps(t *testing.T) {
 		}
 	}
 }
+
+// inPlugin are the modules that the plugin is made of: it is called for each pod,
+// and runs as root. What serves the agent alone is not in it.
+var inPlugin = []string{
+	"github.com/containernetworking/cni",
+	"github.com/containernetworking/plugins",
+	"github.com/coreos/go-iptables",
+	"github.com/pkg/errors",
+	"github.com/safchain/ethtool",
+	"github.com/vishvananda/netlink",
+	"github.com/vishvananda/netns",
+	"golang.org/x/sys",
+	"sigs.k8s.io/knftables",
+}
+
+func TestPluginIsLean(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", "./cmd/tapbridge").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	modules := slices.Compact(slices.Sorted(slices.Values(strings.Fields(string(out)))))
+	if !slices.Equal(modules, inPlugin) {
+		t.Errorf("the plugin is made of %q, want %q", modules, inPlugin)
+	}
+}

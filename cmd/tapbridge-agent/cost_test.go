@@ -28,9 +28,7 @@ func BenchmarkNode(b *testing.B) {
 	}
 	for b.Loop() {
 		p := start(b, host, "-interval", "1s")
-		for !strings.Contains(p.log.String(), "started") {
-			time.Sleep(10 * time.Millisecond)
-		}
+		p.awaitStart(b)
 		before := p.cpu(b)
 		time.Sleep(span)
 		spent := p.cpu(b) - before

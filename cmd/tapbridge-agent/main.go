@@ -34,44 +34,70 @@ const (
 	misused
 )
 
+// settings are what the flags say.
+type settings struct {
+	agent.Options
+	metrics, format string
+	version         bool
+}
+
+// flags is where every default is. docs/agent.md has the same table.
+func (s *settings) flags() *flag.FlagSet {
+	f := flag.NewFlagSet("tapbridge-agent", flag.ContinueOnError)
+	f.DurationVar(&s.Interval, "interval", 30*time.Second, "`time` between two comparisons of every port, at least 1s; what the kernel tells of is compared at once")
+	f.BoolVar(&s.ObserveOnly, "observe-only", false, "report what is not as it should be, and change nothing")
+	f.StringVar(&s.metrics, "metrics", "127.0.0.1:9470", "`address` for /metrics, /healthz and /readyz; empty: none")
+	f.StringVar(&s.format, "log-format", "text", "text or json; the log goes to stderr")
+	f.BoolVar(&s.version, "version", false, "print the version and end")
+	return f
+}
+
 // run logs to stderr.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("tapbridge-agent", flag.ContinueOnError)
+	var s settings
+	flags := s.flags()
 	flags.SetOutput(stderr)
-	o := agent.Options{}
-	flags.DurationVar(&o.Interval, "interval", 30*time.Second, "`time` between two comparisons of every port; what events tell of is compared at once")
-	flags.BoolVar(&o.ObserveOnly, "observe-only", false, "report what is not as it should be, and change nothing")
-	format := flags.String("log-format", "text", "text or json")
-	showVersion := flags.Bool("version", false, "print the version and end")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return ended
 		}
 		return misused
 	}
-	if *showVersion {
+	if s.version {
 		fmt.Fprintf(stdout, "tapbridge-agent %s\n", version)
 		return ended
 	}
-	handler, err := logTo(stderr, *format)
-	if err == nil && flags.NArg() > 0 {
-		err = fmt.Errorf("arguments %q: want flags only", flags.Args())
-	}
-	if err == nil {
-		err = o.Check()
-	}
-	if err != nil {
+	if err := s.check(flags.Args(), stderr); err != nil {
 		fmt.Fprintf(stderr, "tapbridge-agent: %v; try: tapbridge-agent -h\n", err)
 		return misused
 	}
-	o.Log = slog.New(handler)
-	return keep(ctx, o)
+	return s.keep(ctx)
 }
 
-func keep(ctx context.Context, o agent.Options) int {
-	o.Log.Info("tapbridge-agent", "version", version)
-	if err := agent.Run(ctx, o); err != nil {
-		o.Log.Error("cannot go on", "error", err)
+// check also opens the log.
+func (s *settings) check(rest []string, stderr io.Writer) error {
+	if len(rest) > 0 {
+		return fmt.Errorf("arguments %q: want flags only", rest)
+	}
+	handler, err := logTo(stderr, s.format)
+	if err != nil {
+		return err
+	}
+	s.Log = slog.New(handler)
+	return s.Check()
+}
+
+func (s *settings) keep(ctx context.Context) int {
+	s.Log.Info("tapbridge-agent", "version", version)
+	var err error
+	if s.metrics != "" {
+		err = serve(ctx, s.metrics, observed(&s.Options), s.Log)
+	}
+	if err == nil {
+		err = agent.Run(ctx, s.Options)
+	}
+	if err != nil {
+		s.Log.Error("cannot go on", "error", err)
 		return failed
 	}
 	return ended

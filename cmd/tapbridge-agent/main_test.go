@@ -66,6 +66,16 @@ func start(t testing.TB, ns *nstest.NS, args ...string) *agentProcess {
 	return p
 }
 
+// awaitStart waits until everything has been compared once.
+func (p *agentProcess) awaitStart(t testing.TB) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !strings.Contains(p.log.String(), "started"); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it has not started: %s", &p.log)
+		}
+	}
+}
+
 // end signals the process and returns how it has ended.
 func (p *agentProcess) end(t testing.TB, s os.Signal) error {
 	t.Helper()
@@ -78,9 +88,7 @@ func (p *agentProcess) end(t testing.TB, s os.Signal) error {
 func TestSIGTERMEndsIt(t *testing.T) {
 	t.Parallel()
 	p := start(t, nstest.New(t), "-log-format", "json")
-	for end := time.Now().Add(10 * time.Second); !strings.Contains(p.log.String(), "started") && time.Now().Before(end); {
-		time.Sleep(5 * time.Millisecond)
-	}
+	p.awaitStart(t)
 	if err := p.end(t, syscall.SIGTERM); err != nil {
 		t.Errorf("%v: %s", err, &p.log)
 	}

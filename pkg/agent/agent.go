@@ -24,6 +24,8 @@ type Options struct {
 	Interval    time.Duration // between two comparisons of everything; at least a second
 	ObserveOnly bool          // report what differs, change nothing
 	Log         *slog.Logger
+	Metrics     *Metrics // nil: nobody reads them
+	Health      *Health  // likewise
 }
 
 // Check refuses what Run could not do.
@@ -98,8 +100,10 @@ func (k *keeper) run(ctx context.Context, heard <-chan hearing) error {
 	defer all.Stop()
 	begin := time.Now()
 	k.compareAll()
+	k.Health.ready.Store(true)
 	k.Log.Info("started", "interval", k.Interval, "observeOnly", k.ObserveOnly, "ports", len(k.ports), "comparedIn", time.Since(begin))
 	for {
+		k.Health.turn()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -118,6 +122,7 @@ func (k *keeper) run(ctx context.Context, heard <-chan hearing) error {
 func (k *keeper) hear(h hearing) error {
 	if errors.Is(h.err, rtnl.ErrLost) {
 		k.Log.Warn("everything is compared: " + h.err.Error())
+		k.Metrics.lost.Inc()
 		k.compareAll()
 		return nil
 	}

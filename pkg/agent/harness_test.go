@@ -128,9 +128,14 @@ func (n *node) world() string { return nstest.World(n.host, n.pod) }
 // compared but what events speak of, and everything once at the start.
 func (n *node) keep(observeOnly bool) (stop func()) {
 	n.Helper()
+	return n.keepWith(Options{ObserveOnly: observeOnly})
+}
+
+func (n *node) keepWith(o Options) (stop func()) {
+	n.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	o := Options{Interval: time.Hour, ObserveOnly: observeOnly, Log: slog.New(slog.NewJSONHandler(n.log, nil))}
+	o.Interval, o.Log = time.Hour, slog.New(slog.NewJSONHandler(n.log, nil))
 	go n.host.Do(func() { ended <- Run(ctx, o) })
 	n.await("start", func() bool { return len(n.log.with("started")) > 0 })
 	stop = sync.OnceFunc(func() {

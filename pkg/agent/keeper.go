@@ -31,6 +31,12 @@ type state struct {
 }
 
 func newKeeper(s *attach.Site, o Options) *keeper {
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics(nil)
+	}
+	if o.Health == nil {
+		o.Health = &Health{}
+	}
 	return &keeper{
 		Options: o, site: s, queue: newQueue(),
 		known: newKnown(), state: map[part]*state{},
@@ -40,6 +46,7 @@ func newKeeper(s *attach.Site, o Options) *keeper {
 
 // compareAll compares every port that there is.
 func (k *keeper) compareAll() {
+	defer k.measured(time.Now())
 	all, unrecorded, err := k.site.SeekAll()
 	if err != nil {
 		k.Log.Error("not compared", "error", err)
@@ -68,7 +75,15 @@ func (k *keeper) compareAll() {
 	}
 }
 
+// measured notes how long a comparison of everything has taken, and how the ports
+// stand after it.
+func (k *keeper) measured(begin time.Time) {
+	k.Metrics.comparison.Observe(time.Since(begin).Seconds())
+	k.publish(time.Now())
+}
+
 func (k *keeper) compareDue(now time.Time) {
+	defer func() { k.publish(time.Now()) }()
 	for _, w := range k.take(now) {
 		p, there, err := k.find(w.port)
 		if err != nil {
@@ -94,9 +109,11 @@ func (k *keeper) remember(p attach.Attached) {
 	}
 }
 
+var sides = []attach.Side{attach.HostSide, attach.PodSide}
+
 func (k *keeper) forget(name string) {
 	k.known.forget(name)
-	for _, side := range []attach.Side{attach.HostSide, attach.PodSide} {
+	for _, side := range sides {
 		delete(k.state, part{name, side})
 	}
 }
@@ -153,6 +170,8 @@ func (k *keeper) on(p attach.Attached, side attach.Side, f func(*attach.Site) er
 
 // keep looks without the lock first, so that what is right keeps no ADD waiting.
 func (k *keeper) keep(site *attach.Site, p attach.Attached, w part, s *state) error {
+	k.Health.turn()
+	k.Metrics.comparisons.WithLabelValues(string(w.side)).Inc()
 	differences, err := site.Compare(p, w.side)
 	if err != nil {
 		return err
@@ -181,6 +200,7 @@ func (k *keeper) repaired(w part, p attach.Attached, s *state, r attach.Repaired
 	if r.Acted && len(done) > 0 {
 		s.repairs++
 		k.repairs++
+		k.Metrics.repaired(w, done)
 		log.Info("repaired", "differences", done, "repairs", s.repairs)
 	} else {
 		done = r.Found // in vain
@@ -194,6 +214,7 @@ func (k *keeper) repaired(w part, p attach.Attached, s *state, r attach.Repaired
 		return
 	}
 	if pause := s.repaired(done, time.Now()); pause > 0 {
+		k.Metrics.pauses.WithLabelValues(string(w.side)).Inc()
 		log.Warn("another program undoes every repair, or it has no effect: this side of the port is left alone for a while", "pause", pause, "differences", done)
 		k.add(w, s.until)
 	}
@@ -216,6 +237,7 @@ func (k *keeper) report(w part, p attach.Attached, s *state, differences []strin
 	if k.ObserveOnly && err == nil {
 		k.Log.Warn("not as it should be", words...)
 	} else {
+		k.Metrics.unrepairable.WithLabelValues(string(w.side)).Inc()
 		k.Log.Warn("cannot be repaired", words...)
 	}
 }

@@ -1,0 +1,129 @@
+package agent
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/tapbridge/tapbridge/pkg/port"
+)
+
+// Metrics are what an agent counts. Each is explained by its help text, and in
+// docs/agent.md.
+type Metrics struct {
+	ports        *standings
+	repairs      *prometheus.CounterVec
+	unrepairable *prometheus.CounterVec
+	pauses       *prometheus.CounterVec
+	comparisons  *prometheus.CounterVec
+	comparison   prometheus.Histogram
+	lost         prometheus.Counter
+}
+
+// NewMetrics makes those of one agent, and registers them with r unless that is nil.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	with := promauto.With(r)
+	m := &Metrics{
+		ports: newStandings(),
+		repairs: with.NewCounterVec(prometheus.CounterOpts{
+			Name: "tapbridge_agent_repairs_total", Help: "Differences that were repaired.",
+		}, []string{"side", "field"}),
+		unrepairable: with.NewCounterVec(prometheus.CounterOpts{
+			Name: "tapbridge_agent_unrepairable_total", Help: "Times that something was found that cannot be repaired; once until it changes.",
+		}, []string{"side"}),
+		pauses: with.NewCounterVec(prometheus.CounterOpts{
+			Name: "tapbridge_agent_pauses_total", Help: "Times that a side of a port was left alone for a while because another program undoes every repair.",
+		}, []string{"side"}),
+		comparisons: with.NewCounterVec(prometheus.CounterOpts{
+			Name: "tapbridge_agent_comparisons_total", Help: "Comparisons of one side of one port.",
+		}, []string{"side"}),
+		comparison: with.NewHistogram(prometheus.HistogramOpts{
+			Name: "tapbridge_agent_full_comparison_seconds", Help: "Time that a comparison of every port took, with its repairs.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+		}),
+		lost: with.NewCounter(prometheus.CounterOpts{
+			Name: "tapbridge_agent_events_lost_total", Help: "Times that the kernel's events came faster than they were read; everything is compared then.",
+		}),
+	}
+	if r != nil {
+		r.MustRegister(m.ports)
+	}
+	for _, side := range sides { // what has not happened yet is 0, not absent
+		for _, c := range []*prometheus.CounterVec{m.unrepairable, m.pauses, m.comparisons} {
+			c.WithLabelValues(string(side))
+		}
+	}
+	return m
+}
+
+func (m *Metrics) repaired(w part, differences []string) {
+	for _, d := range differences {
+		m.repairs.WithLabelValues(string(w.side), port.Field(d)).Inc()
+	}
+}
+
+// The states of a port, from the best to the worst.
+const (
+	right      = "right"
+	wrong      = "wrong"  // not as it should be, and it was not repaired
+	paused     = "paused" // of a fight
+	unrecorded = "unrecorded"
+)
+
+// standing is what ports are counted by. One without a record has no more than a
+// state.
+type standing struct{ bridge, mode, state string }
+
+// standings are how many ports stand how. They are replaced as a whole, so that a
+// scrape never sees half of them.
+type standings struct {
+	now  atomic.Pointer[map[standing]int]
+	desc *prometheus.Desc
+}
+
+func newStandings() *standings {
+	s := &standings{desc: prometheus.NewDesc("tapbridge_agent_ports", "Ports by bridge, mode and state: right, wrong, paused, unrecorded.", []string{"bridge", "mode", "state"}, nil)}
+	s.now.Store(&map[standing]int{})
+	return s
+}
+
+// Describe is for prometheus.Collector.
+func (s *standings) Describe(to chan<- *prometheus.Desc) { to <- s.desc }
+
+// Collect is for prometheus.Collector.
+func (s *standings) Collect(to chan<- prometheus.Metric) {
+	for k, n := range *s.now.Load() {
+		to <- prometheus.MustNewConstMetric(s.desc, prometheus.GaugeValue, float64(n), k.bridge, k.mode, k.state)
+	}
+}
+
+// publish tells how the ports stand. A bridge that has ports has a count of those
+// that are right, even where that is 0: an alert compares with it.
+func (k *keeper) publish(now time.Time) {
+	all := map[standing]int{}
+	for name, p := range k.ports {
+		all[standing{p.Bridge, string(p.Mode), right}] += 0
+		all[standing{p.Bridge, string(p.Mode), k.stands(name, now)}]++
+	}
+	if n := len(k.nameless); n > 0 {
+		all[standing{state: unrecorded}] = n
+	}
+	k.Metrics.ports.now.Store(&all)
+}
+
+// stands is the worse of both sides.
+func (k *keeper) stands(name string, now time.Time) string {
+	state := right
+	for _, side := range sides {
+		switch s := k.state[part{name, side}]; {
+		case s == nil:
+		case now.Before(s.until):
+			return paused
+		case s.said != "":
+			state = wrong
+		}
+	}
+	return state
+}
