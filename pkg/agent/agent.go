@@ -99,7 +99,7 @@ func (k *keeper) run(ctx context.Context, heard <-chan hearing) error {
 	all := time.NewTicker(k.Interval)
 	defer all.Stop()
 	begin := time.Now()
-	k.compareAll()
+	k.compareAll(true)
 	k.Health.ready.Store(true)
 	k.Log.Info("started", "interval", k.Interval, "observeOnly", k.ObserveOnly, "ports", len(k.ports), "comparedIn", time.Since(begin))
 	for {
@@ -108,7 +108,7 @@ func (k *keeper) run(ctx context.Context, heard <-chan hearing) error {
 		case <-ctx.Done():
 			return nil
 		case <-all.C:
-			k.compareAll()
+			k.compareAll(false)
 		case <-k.queue.ready():
 			k.compareDue(time.Now())
 		case h := <-heard:
@@ -123,7 +123,7 @@ func (k *keeper) hear(h hearing) error {
 	if errors.Is(h.err, rtnl.ErrLost) {
 		k.Log.Warn("everything is compared: " + h.err.Error())
 		k.Metrics.lost.Inc()
-		k.compareAll()
+		k.compareAll(true)
 		return nil
 	}
 	for _, e := range h.events {

@@ -1,12 +1,17 @@
 package agent
 
 import (
+	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/tapbridge/tapbridge/internal/nstest"
+	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
@@ -218,4 +223,35 @@ func TestPace(t *testing.T) {
 	if pause := p.repaired([]string{"a"}, now); pause != 0 || len(p.rounds) != 1 {
 		t.Errorf("after a calm: pause %v, %v", pause, p.rounds)
 	}
+}
+
+// What is compared every interval: the host's sides at once, the pods' in portions,
+// all of them before the next time.
+func TestPodsAreComparedInPortions(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	for i := range 3 {
+		a := wish(port.Tap)
+		a.ID, a.Guest[5] = port.ID{ContainerID: "4f5c", IfName: "net" + strconv.Itoa(i)}, byte(i)
+		n.apply(a)
+	}
+	n.site(func(s *attach.Site) {
+		r := prometheus.NewRegistry()
+		k := newKeeper(s, Options{Interval: time.Hour, Log: slog.New(slog.NewJSONHandler(n.log, nil)), Metrics: NewMetrics(r)})
+		count := func(host, pod float64) {
+			t.Helper()
+			if now := told(t, r); now["comparisons_total{host}"] != host || now["comparisons_total{pod}"] != pod {
+				t.Errorf("%v, want %v comparisons at the host, %v in pods", now, host, pod)
+			}
+		}
+		k.compareAll(true)
+		count(3, 3)
+		begin := time.Now()
+		k.compareAll(false)
+		count(6, 3)
+		for i, after := range []time.Duration{0, time.Hour / 3, time.Hour * 2 / 3} {
+			k.compareDue(begin.Add(after + time.Minute))
+			count(6, 3+float64(i)+1)
+		}
+	})
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -44,10 +45,15 @@ func newKeeper(s *attach.Site, o Options) *keeper {
 	}
 }
 
-// compareAll compares every port that there is.
-func (k *keeper) compareAll() {
+// portions is in how many parts the pods are compared, spread over the interval:
+// they have to be entered one by one, and meanwhile no event is dealt with.
+const portions = 10
+
+// compareAll compares every port that there is: the pods' sides now, or in the course
+// of the interval.
+func (k *keeper) compareAll(podsNow bool) {
 	defer k.measured(time.Now())
-	all, unrecorded, err := k.site.SeekAll()
+	survey, all, unrecorded, err := k.site.Survey()
 	if err != nil {
 		k.Log.Error("not compared", "error", err)
 		return
@@ -68,9 +74,17 @@ func (k *keeper) compareAll() {
 		}
 	}
 	k.reportNameless(unrecorded)
-	for _, p := range k.ports {
-		for _, side := range attach.SidesOf(p.Attachment) {
-			k.compare(p, side, time.Now())
+	now := time.Now()
+	for i, name := range slices.Sorted(maps.Keys(k.ports)) {
+		p := k.ports[name]
+		k.compareBy(survey, p, attach.HostSide, now)
+		if !slices.Contains(attach.SidesOf(p.Attachment), attach.PodSide) {
+			continue
+		}
+		if podsNow {
+			k.compare(p, attach.PodSide, now)
+		} else {
+			k.add(part{name, attach.PodSide}, now.Add(k.Interval/portions*time.Duration(portions*i/len(k.ports))))
 		}
 	}
 }
@@ -120,13 +134,18 @@ func (k *keeper) forget(name string) {
 
 // compare looks at one part, and repairs it where it must and may.
 func (k *keeper) compare(p attach.Attached, side attach.Side, now time.Time) {
+	k.compareBy(k.site, p, side, now)
+}
+
+// compareBy sees the host's side by way of a Site that may know it already.
+func (k *keeper) compareBy(host *attach.Site, p attach.Attached, side attach.Side, now time.Time) {
 	w := part{p.PortName(), side}
 	s := k.stateOf(w)
 	if now.Before(s.until) {
 		k.add(w, s.until)
 		return
 	}
-	err := k.on(p, side, func(site *attach.Site) error { return k.keep(site, p, w, s) })
+	err := k.on(host, p, side, func(site *attach.Site) error { return k.keep(site, p, w, s) })
 	if errors.Is(err, attach.ErrBusy) {
 		k.add(w, time.Now().Add(again))
 	} else if err != nil {
@@ -161,9 +180,9 @@ func (k *keeper) stateOf(w part) *state {
 }
 
 // on calls f with a Site that has that side of p.
-func (k *keeper) on(p attach.Attached, side attach.Side, f func(*attach.Site) error) error {
+func (k *keeper) on(host *attach.Site, p attach.Attached, side attach.Side, f func(*attach.Site) error) error {
 	if side == attach.HostSide {
-		return f(k.site)
+		return f(host)
 	}
 	return k.pods.in(p, f)
 }

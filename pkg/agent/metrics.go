@@ -40,7 +40,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "tapbridge_agent_comparisons_total", Help: "Comparisons of one side of one port.",
 		}, []string{"side"}),
 		comparison: with.NewHistogram(prometheus.HistogramOpts{
-			Name: "tapbridge_agent_full_comparison_seconds", Help: "Time that a comparison of every port took, with its repairs.",
+			Name: "tapbridge_agent_full_comparison_seconds", Help: "Time that a comparison of every port took, with its repairs: of the host side, at the start and after lost events of both.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
 		}),
 		lost: with.NewCounter(prometheus.CounterOpts{

@@ -37,7 +37,7 @@ func (s *Site) Observe(want port.Port) (port.Port, error) {
 }
 
 func (s *Site) observeHost(want port.Port, got *port.Port) error {
-	end, there, err := find(s.host, want.End.Name)
+	end, there, err := s.find(want.End.Name)
 	if err != nil || !there {
 		return err
 	}
@@ -73,7 +73,7 @@ func (s *Site) observeIFB(want port.Port, got *port.Port, end rtnl.Link) error {
 	if want.IFB == nil {
 		return nil
 	}
-	ifb, there, err := find(s.host, want.IFB.Name)
+	ifb, there, err := s.find(want.IFB.Name)
 	if err != nil || !there {
 		return err
 	}
@@ -89,8 +89,7 @@ func (s *Site) master(l rtnl.Link) (rtnl.Link, error) {
 	if l.MasterIndex == 0 {
 		return rtnl.Link{}, nil
 	}
-	m, err := s.host.LinkAt(l.MasterIndex)
-	return m, ignoreMissing(err)
+	return s.at(l.MasterIndex)
 }
 
 // entries are where the bridge of end sends frames for the guest.
@@ -104,8 +103,8 @@ func (s *Site) entries(want []fdb.Entry, end rtnl.Link) (got []fdb.Entry, err er
 			continue
 		}
 		if found.Port = end.Name; found.Index != end.Index {
-			other, err := s.host.LinkAt(found.Index)
-			if err != nil && !rtnl.IsNotExist(err) {
+			other, err := s.at(found.Index)
+			if err != nil {
 				return nil, err
 			}
 			found.Port = other.Name

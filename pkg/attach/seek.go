@@ -22,6 +22,10 @@ func (s *Site) SeekAll() (all []Attached, unrecorded []rtnl.Link, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	return s.seekIn(links)
+}
+
+func (s *Site) seekIn(links []rtnl.Link) (all []Attached, unrecorded []rtnl.Link, err error) {
 	listed, marked := list(links)
 	found := map[string]bool{}
 	for _, l := range marked {
@@ -84,6 +88,9 @@ func (s *Site) seeGuards(all []Attached) error {
 		return nil
 	}
 	guards, err := s.observeGuards()
+	if s.survey != nil {
+		s.guards = guards
+	}
 	for i, a := range all {
 		if g, there := guards[a.PortName()]; there {
 			all[i].Seen = &g

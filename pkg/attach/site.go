@@ -36,6 +36,7 @@ type Site struct {
 	noEntry error          // why pod is nil though the namespace is there
 	created *bridge.Bridge // by Apply; nil: the bridge was there
 	guards  guard.Observed // nil: to be read when needed
+	survey  *survey        // nil: each link is asked for
 }
 
 // Open connects to the bridge's side alone.
