@@ -21,7 +21,7 @@ var floors = [][]string{
 	{"pkg/mac"},
 	{"internal/rtnl"},
 	{"internal/nft"},
-	{"pkg/tap", "pkg/bridge", "pkg/fdb", "pkg/redirect", "pkg/shape", "pkg/dan", "pkg/gateway", "pkg/guard"},
+	{"pkg/tap", "pkg/bridge", "pkg/fdb", "pkg/redirect", "pkg/shape", "pkg/dan", "pkg/gateway", "pkg/guard", "pkg/sandbox"},
 	{"pkg/port"},
 	{"pkg/config", "pkg/attach"},
 	{"pkg/doctor", "pkg/agent"},

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tapbridge/tapbridge/pkg/agent"
+	"github.com/tapbridge/tapbridge/pkg/sandbox"
 )
 
 // version is set when the binary is linked.
@@ -37,8 +38,8 @@ const (
 // settings are what the flags say.
 type settings struct {
 	agent.Options
-	metrics, format string
-	version         bool
+	metrics, format, runtime string
+	version                  bool
 }
 
 // flags is where every default is. docs/agent.md has the same table.
@@ -47,6 +48,8 @@ func (s *settings) flags() *flag.FlagSet {
 	f.DurationVar(&s.Interval, "interval", 30*time.Second, "`time` between two comparisons of every port, at least 1s; what the kernel tells of is compared at once")
 	f.BoolVar(&s.ObserveOnly, "observe-only", false, "report what is not as it should be, and change nothing")
 	f.StringVar(&s.metrics, "metrics", "127.0.0.1:9470", "`address` for /metrics, /healthz and /readyz; empty: none")
+	f.StringVar(&s.runtime, "runtime-endpoint", "", "`endpoint` of the container runtime, such as unix:///run/containerd/containerd.sock, which is asked for its sandboxes; empty: no port is swept")
+	f.DurationVar(&s.SweepAfter, "sweep-after", 5*time.Minute, "`time` that the runtime has not known a port's sandbox before the port is removed, at least 1s")
 	f.StringVar(&s.format, "log-format", "text", "text or json; the log goes to stderr")
 	f.BoolVar(&s.version, "version", false, "print the version and end")
 	return f
@@ -74,7 +77,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return s.keep(ctx)
 }
 
-// check also opens the log.
+// check also opens the log, and the way to the runtime.
 func (s *settings) check(rest []string, stderr io.Writer) error {
 	if len(rest) > 0 {
 		return fmt.Errorf("arguments %q: want flags only", rest)
@@ -84,6 +87,13 @@ func (s *settings) check(rest []string, stderr io.Writer) error {
 		return err
 	}
 	s.Log = slog.New(handler)
+	if s.runtime != "" {
+		r, err := sandbox.Open(s.runtime)
+		if err != nil {
+			return err
+		}
+		s.Sandboxes = r.IDs
+	}
 	return s.Check()
 }
 

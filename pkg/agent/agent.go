@@ -26,12 +26,20 @@ type Options struct {
 	Log         *slog.Logger
 	Metrics     *Metrics // nil: nobody reads them
 	Health      *Health  // likewise
+
+	// Sandboxes tells the ids of all pod sandboxes on the node; nil: nobody can, and
+	// no port is swept.
+	Sandboxes  func(context.Context) ([]string, error)
+	SweepAfter time.Duration // that a sandbox has been unknown; at least a second
 }
 
 // Check refuses what Run could not do.
 func (o Options) Check() error {
 	if o.Interval < time.Second {
 		return fmt.Errorf("interval %v: want at least 1s", o.Interval)
+	}
+	if o.Sandboxes != nil && o.SweepAfter < time.Second {
+		return fmt.Errorf("sweep after %v: want at least 1s", o.SweepAfter)
 	}
 	return nil
 }
@@ -98,6 +106,7 @@ func hear(l *rtnl.Listener) <-chan hearing {
 func (k *keeper) run(ctx context.Context, heard <-chan hearing) error {
 	all := time.NewTicker(k.Interval)
 	defer all.Stop()
+	answers := askRuntime(ctx, k.Options)
 	begin := time.Now()
 	k.compareAll(true)
 	k.Health.ready.Store(true)
@@ -111,6 +120,8 @@ func (k *keeper) run(ctx context.Context, heard <-chan hearing) error {
 			k.compareAll(false)
 		case <-k.queue.ready():
 			k.compareDue(time.Now())
+		case answer := <-answers:
+			k.sweep(answer, time.Now())
 		case h := <-heard:
 			if err := k.hear(h); err != nil {
 				return err

@@ -22,6 +22,9 @@ type keeper struct {
 
 	nameless map[string]bool // ports without a record that were there at the last comparison of all; true: it has been said
 	repairs  int
+
+	strays        map[string]*stray // by the port's name
+	runtimeFailed bool
 }
 
 // state is what has become of a part so far.

@@ -20,6 +20,9 @@ type Metrics struct {
 	comparisons  *prometheus.CounterVec
 	comparison   prometheus.Histogram
 	lost         prometheus.Counter
+
+	sweeps, runtimeErrors prometheus.Counter
+	strays                prometheus.Gauge
 }
 
 // NewMetrics makes those of one agent, and registers them with r unless that is nil.
@@ -45,6 +48,15 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		}),
 		lost: with.NewCounter(prometheus.CounterOpts{
 			Name: "tapbridge_agent_events_lost_total", Help: "Times that the kernel's events came faster than they were read; everything is compared then.",
+		}),
+		sweeps: with.NewCounter(prometheus.CounterOpts{
+			Name: "tapbridge_agent_sweeps_total", Help: "Ports that were removed because the runtime does not know their sandbox.",
+		}),
+		runtimeErrors: with.NewCounter(prometheus.CounterOpts{
+			Name: "tapbridge_agent_runtime_errors_total", Help: "Times that the runtime could not be asked for its sandboxes.",
+		}),
+		strays: with.NewGauge(prometheus.GaugeOpts{
+			Name: "tapbridge_agent_stray_ports", Help: "Ports whose sandbox the runtime does not know: in the grace period, in use, or not to be removed.",
 		}),
 	}
 	if r != nil {
