@@ -16,7 +16,7 @@ type row struct {
 	Port        string     `json:"port"`
 	Bridge      string     `json:"bridge"`
 	Mode        port.Mode  `json:"mode"`
-	Table       port.Table `json:"table"` // kernel, or libvirt's sticky, static, roaming
+	Table       port.Table `json:"table"` // kernel, or libvirt's sticky, static, roaming, follow
 	Network     string     `json:"network"`
 	ContainerID string     `json:"containerID"`
 	IfName      string     `json:"ifname"`
@@ -28,11 +28,13 @@ type row struct {
 	Locked      bool       `json:"locked"`
 	Guarded     bool       `json:"guarded"`
 	asked
-	Carrier   *bool    `json:"carrier"`            // null: not known
-	Redirect  string   `json:"redirect,omitempty"` // in mode tap, between pod interface and tap: bpf, or mirred where the kernel has or permits no bpf
-	Drift     []string `json:"drift"`              // empty: as it should be
-	Unchecked string   `json:"unchecked,omitempty"`
-	Uplinks   []uplink `json:"uplinks"` // of its bridge
+	State      attach.State `json:"state,omitempty"`      // with follow: waiting, or running
+	Unfollowed bool         `json:"unfollowed,omitempty"` // with follow: no agent is there
+	Carrier    *bool        `json:"carrier"`              // null: not known
+	Redirect   string       `json:"redirect,omitempty"`   // in mode tap, between pod interface and tap: bpf, or mirred where the kernel has or permits no bpf
+	Drift      []string     `json:"drift"`                // empty: as it should be
+	Unchecked  string       `json:"unchecked,omitempty"`
+	Uplinks    []uplink     `json:"uplinks"` // of its bridge
 }
 
 // uplink is how the bridge reaches other machines.
@@ -128,7 +130,7 @@ func describe(p attach.Inspected) row {
 		Network: p.Network, ContainerID: p.ContainerID, IfName: p.IfName,
 		GuestMAC: p.Guest.String(), TapMAC: p.Port.MAC().String(), MTU: p.MTU,
 		Isolated: p.Isolated, Hairpin: p.Hairpin, Locked: p.Locked, Guarded: p.Guarded, asked: askedOf(p.Attachment),
-		Carrier: p.Carrier, Drift: append([]string{}, p.Wrong...),
+		State: p.State, Unfollowed: p.Unfollowed, Carrier: p.Carrier, Drift: append([]string{}, p.Wrong...),
 	}
 	if p.Guest.IsZero() {
 		r.GuestMAC = ""
@@ -165,6 +167,9 @@ func printTable(w io.Writer, rows []row) error {
 		if r.Unchecked != "" {
 			fmt.Fprintf(w, "? %s: %s\n", r.Port, r.Unchecked)
 		}
+		if r.Unfollowed {
+			fmt.Fprintf(w, "? %s: no tapbridge-agent runs here: nobody follows its guest\n", r.Port)
+		}
 	}
 	printUplinks(w, rows)
 	return nil
@@ -190,6 +195,8 @@ func (r row) state() string {
 		return fmt.Sprintf("drift (%d)", len(r.Drift))
 	case r.Unchecked != "":
 		return "ok on the host"
+	case r.State != "":
+		return "ok, " + string(r.State)
 	}
 	return "ok"
 }

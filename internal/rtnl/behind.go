@@ -25,6 +25,15 @@ func (b Behind) Links() ([]Link, error) {
 	return links, gone(err)
 }
 
+// LinkNamed is Conn.LinkNamed there.
+func (b Behind) LinkNamed(name string) (Link, error) {
+	l, err := b.conn.link(nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)), b.target())
+	if err = gone(err); err != nil {
+		return Link{}, fmt.Errorf("read link %q: %w", name, err)
+	}
+	return l, nil
+}
+
 // Delete removes one device there.
 func (b Behind) Delete(index int) error {
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)

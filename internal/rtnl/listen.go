@@ -21,7 +21,9 @@ type Event struct {
 	Index   int      // of the device
 	Name    string   // of the device, where the kernel says it
 	Group   uint32   // of the device, likewise
+	Carrier bool     // of the device, where links are spoken of
 	MAC     mac.Addr // of a forwarding entry
+	Learned bool     // that entry: nobody has written it
 }
 
 // ErrLost says that events came faster than they were read: anything may have
@@ -150,11 +152,14 @@ func event(kind uint16, data []byte) (e Event, ok bool) {
 		if group := value(data, unix.SizeofIfInfomsg, unix.IFLA_GROUP); len(group) == 4 {
 			e.Group = binary.NativeEndian.Uint32(group)
 		}
+		e.Carrier = kind == unix.RTM_NEWLINK && len(data) >= unix.SizeofIfInfomsg && binary.NativeEndian.Uint32(data[8:])&unix.IFF_LOWER_UP != 0
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		if data[0] != unix.AF_BRIDGE {
 			return e, false // somebody's IP neighbour
 		}
 		e.MAC = mac.From(value(data, unix.SizeofNdMsg, unix.NDA_LLADDR))
+		const written = unix.NUD_NOARP | unix.NUD_PERMANENT // net/bridge/br_fdb.c, fdb_to_nud
+		e.Learned = len(data) >= unix.SizeofNdMsg && binary.NativeEndian.Uint16(data[8:])&written == 0
 	}
 	return e, true
 }

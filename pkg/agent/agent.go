@@ -64,6 +64,13 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if !o.ObserveOnly {
+		release, err := attach.Follow()
+		if err != nil {
+			return errors.Join(err, events.Close())
+		}
+		defer release()
+	}
 	heard := hear(events)
 	defer func() {
 		events.Close()
@@ -71,14 +78,16 @@ func Run(ctx context.Context, o Options) error {
 		}
 	}()
 	k := newKeeper(site, o)
+	defer k.follower.close()
 	err = k.run(ctx, heard)
-	o.Log.Info("ended", "ports", len(k.ports), "repairs", k.repairs)
+	o.Log.Info("ended", "ports", len(k.ports), "repairs", k.repairs, "activations", k.activations, "withdrawals", k.withdrawals, "foreign", k.foreign)
 	return err
 }
 
 // hearing is what one read of the kernel's events brought.
 type hearing struct {
 	events []rtnl.Event
+	at     time.Time // when they were read
 	err    error
 }
 
@@ -92,7 +101,7 @@ func hear(l *rtnl.Listener) <-chan hearing {
 			if errors.Is(err, os.ErrClosed) {
 				return
 			}
-			heard <- hearing{events, err}
+			heard <- hearing{events, time.Now(), err}
 			if err != nil && !errors.Is(err, rtnl.ErrLost) {
 				return
 			}
@@ -122,6 +131,8 @@ func (k *keeper) run(ctx context.Context, heard <-chan hearing) error {
 			k.compareDue(time.Now())
 		case answer := <-answers:
 			k.sweep(answer, time.Now())
+		case v := <-k.voices:
+			k.heard(v)
 		case h := <-heard:
 			if err := k.hear(h); err != nil {
 				return err
@@ -138,6 +149,7 @@ func (k *keeper) hear(h hearing) error {
 		return nil
 	}
 	for _, e := range h.events {
+		k.followed(e, h.at)
 		for _, p := range k.touched(e) {
 			k.add(p, time.Now().Add(debounce))
 		}

@@ -185,6 +185,8 @@ type lines struct {
 type line struct {
 	Level, Msg, Port, Container, Bridge, Side string
 	Differences                               []string
+
+	Activations, Withdrawals, Foreign int
 }
 
 func (l *lines) Write(text []byte) (int, error) {

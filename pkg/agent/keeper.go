@@ -19,6 +19,7 @@ type keeper struct {
 	known
 	state map[part]*state
 	pods  podPaths
+	follower
 
 	nameless map[string]bool // ports without a record that were there at the last comparison of all; true: it has been said
 	repairs  int
@@ -45,6 +46,7 @@ func newKeeper(s *attach.Site, o Options) *keeper {
 		Options: o, site: s, queue: newQueue(),
 		known: newKnown(), state: map[part]*state{},
 		pods: podPaths{site: s}, nameless: map[string]bool{},
+		follower: newFollower(),
 	}
 }
 
@@ -130,6 +132,8 @@ var sides = []attach.Side{attach.HostSide, attach.PodSide}
 
 func (k *keeper) forget(name string) {
 	k.known.forget(name)
+	k.unhear(name)
+	delete(k.strangers, name)
 	for _, side := range sides {
 		delete(k.state, part{name, side})
 	}
@@ -143,6 +147,9 @@ func (k *keeper) compare(p attach.Attached, side attach.Side, now time.Time) {
 // compareBy sees the host's side by way of a Site that may know it already.
 func (k *keeper) compareBy(host *attach.Site, p attach.Attached, side attach.Side, now time.Time) {
 	w := part{p.PortName(), side}
+	if side == attach.HostSide {
+		defer k.follow(p, time.Now(), false)
+	}
 	s := k.stateOf(w)
 	if now.Before(s.until) {
 		k.add(w, s.until)

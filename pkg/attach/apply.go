@@ -120,7 +120,7 @@ func (w *work) tail() []step {
 	if w.want.Bridge.VLANs != "" {
 		steps = append(steps, step{name: "set the port's VLANs", do: w.setVLANs})
 	}
-	if w.want.FDB != nil {
+	if w.want.FDB != nil && !w.want.Waits() {
 		steps = append(steps, step{name: "write the FDB entry", do: w.writeEntry})
 	}
 	if w.want.Guard != nil {

@@ -25,6 +25,8 @@ type Inspected struct {
 	Wrong      []string // empty: as it should be
 	PodUnknown bool     // the pod's namespace could not be entered, only the bridge's side was compared
 	Deserted   bool     // the pod's namespace is kept by a mount alone: no process is in it
+	State      State    // with the table Follow: whether it is waited for
+	Unfollowed bool     // with the table Follow: there is no agent
 
 	Redirect *redirect.Pair // how frames get from the pod interface to the tap and back; nil: they do not, or not known
 }
@@ -41,11 +43,16 @@ func (s *Site) Inspect() ([]Inspected, error) {
 			return nil, err
 		}
 	}
+	followed, err := Followed()
+	if err != nil {
+		return nil, err
+	}
 	pods := s.namespaces()
 	var result []Inspected
 	for _, a := range all {
 		pod := pods[a.Port.NetNsID]
 		in, err := s.inspect(a, pod.path)
+		in.Unfollowed = a.Table == port.Follow && !followed
 		in.Deserted = pod.path != "" && !pod.inhabited
 		if err != nil { // one port must not hide the others
 			in.Wrong = append(in.Wrong, err.Error())
@@ -97,6 +104,11 @@ func (s *Site) inspect(a Attached, path string) (Inspected, error) {
 		want.Guard.Addresses = cmp.Or(got.Guard.Addresses, "those of the guest")
 	}
 	in.Redirect = got.Redirect
+	if want.Waits() {
+		if in.State = Awaited; got.Entered() {
+			in.State = Running
+		}
+	}
 	var drift *port.Drift
 	if errors.As(port.Diff(want, got), &drift) {
 		in.Wrong = drift.Differences

@@ -113,6 +113,7 @@ func (s *Site) compare(p Attached, side Side) (want, got port.Port, differences 
 		return want, got, nil, fmt.Errorf("observe the %s's side of port %q: %w", side, want.Name, err)
 	}
 	tolerate(p, &want, &got)
+	want = want.Like(got)
 	var drift *port.Drift
 	if errors.As(port.Diff(want, got), &drift) {
 		differences = drift.Differences

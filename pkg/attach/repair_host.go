@@ -62,7 +62,8 @@ func (r *repairs) membership() (fixes []fix, rejoins bool, err error) {
 		{rejoins || flags(want) != flags(got), r.setFlags},
 		{!rejoins && !want.Learning && got.Learning, func() error { return bridge.Flush(r.host, r.port) }},
 		{want.VLANs != "" && (rejoins || want.VLANs != got.VLANs), r.setVLANs},
-		{r.want.FDB != nil && (rejoins || r.entriesDiffer()), r.reclaimEntry},
+		{r.want.FDB != nil && !r.want.Waits() && (rejoins || r.entriesDiffer()), r.reclaimEntry},
+		{r.want.Waits() && r.strayed(), r.removeStray},
 		{!rejoins && got.Blocked, func() error { return bridge.Unblock(r.host, r.port) }},
 	}, rejoins, nil
 }

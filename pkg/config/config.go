@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -247,6 +248,9 @@ func checkID(key string, id int64) error {
 	return nil
 }
 
+// entries are the tables that "fdb" chooses from.
+var entries = []port.Table{port.Sticky, port.Static, port.Roaming, port.Follow}
+
 // readTable reads the keys about the MAC table, which depend on each other.
 func (c *Config) readTable() error {
 	who, how := kernelManager, string(port.Sticky)
@@ -261,17 +265,17 @@ func (c *Config) readTable() error {
 		return invalid("macTableManager", string(who), fmt.Sprintf("want one of %q", []manager{kernelManager, libvirtManager}))
 	case who == kernelManager && c.object.given("fdb"):
 		return invalid("fdb", how, `it needs "macTableManager": "libvirt"`)
-	case how == "follow":
-		return fmt.Errorf("%w: key %q has value %q: not supported yet", ErrUnsupported, "fdb", how)
-	case how != string(port.Sticky) && how != string(port.Static) && how != string(port.Roaming):
-		return invalid("fdb", how, fmt.Sprintf("want one of %q", []port.Table{port.Sticky, port.Static, port.Roaming}))
+	case !slices.Contains(entries, port.Table(how)):
+		return invalid("fdb", how, fmt.Sprintf("want one of %q", entries))
+	case port.Table(how) == port.Follow && c.Mode == port.Veth:
+		return invalid("fdb", how, `it needs a tap, whose carrier tells whether the VM is there: not mode "veth"`)
 	}
 	c.Table = port.Table(how)
 	if who == kernelManager {
 		c.Table = port.Kernel
 	}
-	if c.MACSpoofCheck && c.Table != port.Sticky && c.Table != port.Static {
-		return invalid("macspoofchk", true, `it needs "macTableManager": "libvirt" with "fdb": "sticky" or "static"`)
+	if c.MACSpoofCheck && (c.Table == port.Kernel || c.Table == port.Roaming) {
+		return invalid("macspoofchk", true, `it needs "macTableManager": "libvirt" with "fdb": "sticky", "static" or "follow"`)
 	}
 	return nil
 }

@@ -114,7 +114,7 @@ func TestBadInputIsRefusedByName(t *testing.T) {
 		{`"bridge":"br0","macTableManager":"Libvirt"`, config.ErrInvalid, []string{`"macTableManager"`, `"Libvirt"`, `"kernel"`}},
 		{`"bridge":"br0","fdb":"sticky"`, config.ErrInvalid, []string{`"fdb"`, `"sticky"`, `"macTableManager"`}},
 		{`"bridge":"br0","macTableManager":"libvirt","fdb":"permanent"`, config.ErrInvalid, []string{`"fdb"`, `"permanent"`, `"roaming"`}},
-		{`"bridge":"br0","macTableManager":"libvirt","fdb":"follow"`, config.ErrUnsupported, []string{`"fdb"`, `"follow"`, "not supported yet"}},
+		{`"bridge":"br0","mode":"veth","macTableManager":"libvirt","fdb":"follow"`, config.ErrInvalid, []string{`"fdb"`, `"follow"`, "tap"}},
 		{`"bridge":"br0","macspoofchk":true`, config.ErrInvalid, []string{`"macspoofchk"`, "true", `"macTableManager"`}},
 		{`"bridge":"br0","macspoofchk":true,"macTableManager":"libvirt","fdb":"roaming"`, config.ErrInvalid, []string{`"macspoofchk"`, "true", `"sticky"`}},
 		{`"bridge":"br0","ipSpoofChk":true`, config.ErrInvalid, []string{`"ipSpoofChk"`, "true", `"ipam"`}},

@@ -23,10 +23,24 @@ func Ports(site *attach.Site) ([]Finding, error) {
 	return found, nil
 }
 
+// unfollowed is worst for a guest that is locked out; one that runs keeps its entry
+// too long when it goes.
+func unfollowed(p attach.Inspected) Finding {
+	if p.Locked && p.State == attach.Awaited {
+		return bad("port "+p.Port.Name, "its guest is waited for, and nobody is there to admit it", startAgent)
+	}
+	return note("port "+p.Port.Name, fmt.Sprintf("nobody follows its guest, the port stays %s", p.State), startAgent)
+}
+
+const startAgent = "start tapbridge-agent in the bridge's network namespace"
+
 func inspected(p attach.Inspected) (found []Finding) {
 	object := "port " + p.Port.Name
 	for _, wrong := range p.Wrong {
 		found = append(found, bad(object, wrong, "restart the pod, or undo what has changed it"))
+	}
+	if p.Unfollowed {
+		found = append(found, unfollowed(p))
 	}
 	if p.Deserted {
 		found = append(found, bad(object, fmt.Sprintf("no process is left in the pod of container %s", p.ContainerID),

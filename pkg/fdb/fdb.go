@@ -23,6 +23,7 @@ const (
 	Learned State = "learned" // ages, moves
 	Static  State = "static"  // NUD_NOARP: stays until deleted
 	Local   State = "local"   // NUD_PERMANENT: the bridge's own stack
+	None    State = "none"    // in a wish: there is none, or one that was learned
 )
 
 // Entry is one entry: where frames for a MAC address go.

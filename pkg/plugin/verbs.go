@@ -33,6 +33,9 @@ func (r *request) add() error {
 	if err := possible(site, c, br); err != nil {
 		return err
 	}
+	if err := r.mayFollow(c); err != nil {
+		return err
+	}
 	a, err := c.Plan(r.id(), br)
 	if err != nil {
 		return err
@@ -174,6 +177,9 @@ func (r *request) status() error {
 		if err := wrong(doctor.Joinable(site, br.Name)); err != nil {
 			return err
 		}
+	}
+	if err := r.mayFollow(c); err != nil {
+		return err
 	}
 	return r.ipamStatus()
 }

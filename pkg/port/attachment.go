@@ -38,6 +38,7 @@ const (
 	Sticky  Table = "sticky"  // an entry that no frame on another port can move
 	Static  Table = "static"  // libvirt's own: a frame on a learning port moves it for good
 	Roaming Table = "roaming" // an entry that moves with the guest, and comes back
+	Follow  Table = "follow"  // that of Sticky, while the guest runs here: by the node agent
 )
 
 // ID identifies an attachment, as in the CNI specification.

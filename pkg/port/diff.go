@@ -32,8 +32,10 @@ func (d *Drift) Error() string {
 func (d *Drift) Is(target error) bool { return target == ErrDrift }
 
 // Diff compares all of want with what was observed; nil when they agree,
-// otherwise a *Drift.
+// otherwise a *Drift. Of the two states of a port with Follow it takes the one that
+// got is in.
 func Diff(want, got Port) error {
+	want = want.Like(got)
 	d := &Drift{Port: want.Name}
 	d.device("port", want.End, got.End)
 	if want.End != nil && got.End != nil {
@@ -172,6 +174,12 @@ func (d *Drift) entries(want, got []fdb.Entry) {
 			what += fmt.Sprintf(" in VLAN %d", w.VLAN)
 		}
 		i := slices.IndexFunc(got, func(g fdb.Entry) bool { return g.VLAN == w.VLAN && g.MAC == w.MAC })
+		if w.State == fdb.None {
+			if i >= 0 && got[i].State != fdb.Learned {
+				d.add("%s is %s, at port %s, want none: the guest has not spoken here", what, got[i].State, got[i].Port)
+			}
+			continue
+		}
 		if i < 0 {
 			d.add("%s is missing", what)
 			continue

@@ -44,7 +44,7 @@ type Port struct {
 }
 
 // Want works out the whole port from what was decided: every name, address and
-// flag. Nothing after this chooses.
+// flag. Nothing after this chooses. With the table Follow it is the port that waits.
 func (a Attachment) Want() Port {
 	p := Port{Name: a.PortName(), Bridge: a.membership(), FDB: a.entries()}
 	p.End = &Device{Name: p.Name, Kind: a.portKind(), MAC: a.Guest.Derived(), MTU: a.PortMTU, Up: true, Muted: true, Record: a.Record()}
@@ -92,7 +92,7 @@ func (a Attachment) portKind() string {
 func (a Attachment) membership() bridge.Port {
 	return bridge.Port{
 		Bridge:         a.Bridge,
-		Learning:       a.Table == Kernel || a.Table == Roaming,
+		Learning:       a.Table == Kernel || a.Table == Roaming || a.Table == Follow && !a.Locked,
 		UnicastFlood:   a.Table == Kernel,
 		MulticastFlood: true,
 		BroadcastFlood: true,
@@ -111,6 +111,10 @@ func (a Attachment) entries() (entries []fdb.Entry) {
 		return nil
 	}
 	for _, id := range a.VLANs.IDs() {
+		if a.Table == Follow {
+			entries = append(entries, fdb.Entry{MAC: a.Guest, VLAN: id, State: fdb.None})
+			continue
+		}
 		entries = append(entries, fdb.Entry{MAC: a.Guest, VLAN: id, Port: a.PortName(), State: fdb.Static, Sticky: a.Table == Sticky})
 	}
 	return entries

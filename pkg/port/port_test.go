@@ -60,6 +60,7 @@ func TestWant(t *testing.T) {
 		{port.Sticky, "learning false, flood false, static entry, sticky true"},
 		{port.Static, "learning false, flood false, static entry, sticky false"},
 		{port.Roaming, "learning true, flood false, static entry, sticky false"},
+		{port.Follow, "learning true, flood false, none entry, sticky false"},
 	} {
 		p := attachment(port.Tap, c.table).Want()
 		got := fmt.Sprintf("learning %v, flood %v, ", p.Bridge.Learning, p.Bridge.UnicastFlood)
@@ -214,7 +215,7 @@ func TestRecord(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	for _, mode := range port.Modes {
-		for _, table := range []port.Table{port.Kernel, port.Sticky, port.Static, port.Roaming} {
+		for _, table := range []port.Table{port.Kernel, port.Sticky, port.Static, port.Roaming, port.Follow} {
 			a := attachment(mode, table)
 			a.VLANs = "1U 42PU 100-110"
 			a.FromGuest = shape.Limit{Rate: 1e6, Burst: 1e5}

@@ -125,7 +125,7 @@ func (a *Attachment) read(key, value string) (err error) {
 	case "mode":
 		a.Mode, err = oneOf(value, Modes)
 	case "fdb":
-		a.Table, err = oneOf(value, []Table{Kernel, Sticky, Static, Roaming})
+		a.Table, err = oneOf(value, []Table{Kernel, Sticky, Static, Roaming, Follow})
 	case "mtu":
 		a.MTU, a.PortMTU, err = numbers(value, "/")
 	case "tap":

@@ -1,0 +1,141 @@
+package attach
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/fdb"
+	"github.com/tapbridge/tapbridge/pkg/port"
+)
+
+// State is in which of its two states a port with the table Follow is.
+type State string
+
+// The states; "" for ports that have one.
+const (
+	Awaited State = "waiting" // the guest has no entry: it has not spoken here, or its VMM has gone
+	Running State = "running" // it has
+)
+
+// Stance is how a port with the table Follow stands.
+type Stance struct {
+	Running bool // it has its guest's entry
+	Heard   bool // the bridge has learned the guest's address on it
+	Carrier bool // a VMM has the tap open
+}
+
+// Stance reads it without the lock. The zero value stands for a port that has gone
+// or is on no bridge: there is nothing to do about it.
+func (s *Site) Stance(p Attached) (Stance, error) {
+	p, there, err := s.Seek(p)
+	if err != nil || !there || p.Port.MasterIndex == 0 {
+		return Stance{}, err
+	}
+	return s.stance(p)
+}
+
+func (s *Site) stance(p Attached) (st Stance, err error) {
+	got := port.Port{Name: p.Port.Name}
+	if got.FDB, err = s.entries(p.Want().FDB, p.Port); err != nil {
+		return st, err
+	}
+	st.Running, st.Heard = got.Entered(), got.Heard()
+	st.Carrier, err = s.hasVMM(p)
+	return st, err
+}
+
+// hasVMM asks the tap, which is in the pod in mode tap, without entering that.
+func (s *Site) hasVMM(p Attached) (bool, error) {
+	if p.Mode == port.HostTap {
+		return p.Port.Carrier(), nil
+	}
+	name := s.host.LinkNamed // of a pod with the host's network
+	if p.Port.NetNsID >= 0 {
+		name = s.host.Behind(p.Port.NetNsID).LinkNamed
+	}
+	tap, err := name(p.TapName())
+	return err == nil && tap.Carrier(), ignoreMissing(err)
+}
+
+// Activate takes a port that waits to where its guest runs: the entry is written,
+// then what the port has learned is forgotten: in this order no frame is lost, and a
+// process that is killed leaves what Repair completes. Nothing is done without a VMM.
+// Errors: ErrBusy, ErrTaken.
+func (s *Site) Activate(p Attached) (acted bool, err error) {
+	return s.following(p, func(r *repairs, st Stance) error {
+		if st.Running || !st.Carrier {
+			return nil
+		}
+		learns := r.want.Bridge.Learning
+		r.want = r.want.Running()
+		return r.run(
+			fix{true, r.reclaimEntry},
+			fix{learns, r.setFlags},
+			fix{learns, func() error { return bridge.Flush(r.host, r.port) }})
+	})
+}
+
+// Withdraw takes a port whose VMM has gone back to where it waits. Error: ErrBusy.
+func (s *Site) Withdraw(p Attached) (acted bool, err error) {
+	return s.following(p, func(r *repairs, st Stance) error {
+		if !st.Running || st.Carrier {
+			return nil
+		}
+		return r.run(fix{true, r.removeEntries}, fix{r.want.Bridge.Learning, r.setFlags})
+	})
+}
+
+// following calls f under the lock if the port is still there, and one of its bridge.
+func (s *Site) following(p Attached, f func(*repairs, Stance) error) (acted bool, err error) {
+	unlock, err := lockWithin(p.Bridge, repairWait)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	p, there, err := s.Seek(p)
+	if err != nil || !there {
+		return false, err
+	}
+	r := newRepair(s, p, HostSide)
+	r.br, err = bridge.Find(s.host, p.Bridge)
+	if errors.Is(err, bridge.ErrNotFound) || errors.Is(err, bridge.ErrNotBridge) || err == nil && r.br.Index != p.Port.MasterIndex {
+		return false, nil // for Repair
+	}
+	if err != nil {
+		return false, err
+	}
+	st, err := s.stance(p)
+	if err == nil {
+		err = f(r, st)
+	}
+	return r.acted, ignoreMissing(err)
+}
+
+// removeEntries leaves it to the kernel to find those in each VLAN that the port
+// has.
+func (r *repairs) removeEntries() error {
+	for _, e := range append([]fdb.Entry{{MAC: r.a.Guest}}, r.want.FDB...) {
+		if err := fdb.Delete(r.host, r.port, e); err != nil {
+			return fmt.Errorf("port %q: %w", r.want.Name, err)
+		}
+	}
+	return nil
+}
+
+// strayed reports whether a guest that is waited for has an entry on another port.
+func (r *repairs) strayed() bool {
+	return slices.ContainsFunc(r.got.FDB, func(e fdb.Entry) bool { return e.State == fdb.Static })
+}
+
+// removeStray takes the entry of a guest that is waited for from a port to which
+// somebody has written it.
+func (r *repairs) removeStray() (err error) {
+	end := r.p.Port
+	end.MasterIndex = r.br.Index
+	for _, e := range r.want.FDB {
+		err = errors.Join(err, ignoreMissing(r.removeMoved(e, end)))
+	}
+	return err
+}

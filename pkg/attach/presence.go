@@ -1,0 +1,58 @@
+package attach
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// followFile has a lock for each network namespace in which an agent follows guests.
+// It tells nothing by being there.
+const followFile = "/run/tapbridge-agent.lock"
+
+// agents is what the offset in followFile is made of besides the namespace; no
+// bridge can have that name.
+const agents = "/agent"
+
+// Follow tells everybody in this network namespace that there is an agent, until
+// release or the end of the process: the kernel drops the lock, however that ends.
+// Several agents can tell so.
+func Follow() (release func() error, err error) {
+	f, err := os.OpenFile(followFile, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("tell that guests are followed: %w", err)
+	}
+	at, err := offset(agents)
+	if err == nil {
+		l := unix.Flock_t{Type: unix.F_RDLCK, Whence: io.SeekStart, Start: at, Len: 1}
+		err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &l)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("tell that guests are followed: lock %q: %w", followFile, err), f.Close())
+	}
+	return f.Close, nil
+}
+
+// Followed reports whether an agent follows the guests of this network namespace.
+func Followed() (bool, error) {
+	f, err := os.OpenFile(followFile, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for an agent: %w", err)
+	}
+	defer f.Close()
+	at, err := offset(agents)
+	if err != nil {
+		return false, fmt.Errorf("look for an agent: %w", err)
+	}
+	l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: at, Len: 1}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l); err != nil {
+		return false, fmt.Errorf("look for an agent: lock of %q: %w", followFile, err)
+	}
+	return l.Type != unix.F_UNLCK, nil
+}
