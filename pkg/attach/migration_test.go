@@ -3,6 +3,7 @@ package attach_test
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,6 +31,9 @@ const migrationTable = `
 | roaming | source node | 10 / 10 | 10 / 10 | 10 / 10 | 10 / 10 | 10 / 10 |
 | roaming | target node | 10 / 10 | 0→10 / 10 | 10 / 10 | 10 / 10 | 10 / 10 |
 | roaming | network outside | 10 / 10 | 10 / 10 | 10 / 10 | 10 / 10 | 10 / 10 |
+| follow | source node | 10 / 10 | 10 / 10 | 10 / 10 | 10 / 10 | 10 / 10 |
+| follow | target node | 10 / 10 | 10 / 10 | 10 / 10 | 10 / 10 | 10 / 10 |
+| follow | network outside | 10 / 10 | 10 / 10 | 10 / 10 | 10 / 10 | 10 / 10 |
 `
 
 var lanPlaces = []string{"source node", "target node", "network outside"}
@@ -56,8 +60,16 @@ func lanMigrate(t *testing.T, mode port.Mode, table port.Table) *lanMigration {
 	}
 	lanPlug(t, m.source, outside, "source")
 	lanPlug(t, m.target, outside, "target")
+	if table == port.Follow {
+		m.source.follow(t)
+		m.target.follow(t)
+	}
 	m.old = m.admit(m.source)
 	m.vm = m.old
+	if table == port.Follow { // it has booted
+		lanExpect(m, lanBroadcast("the VM's first frame", m.vm.lanStation, m.clients[0].lanStation, 10))
+		m.awaitEntries(true, false)
+	}
 	return m
 }
 
@@ -87,6 +99,9 @@ func (m *lanMigration) cutOver() {
 	m.old.wire.Close()
 	m.vm = m.fresh
 	lanExpect(m, lanBroadcast("the VM's announcement", m.vm.lanStation, m.clients[0].lanStation, 10))
+	if m.table == port.Follow {
+		m.awaitEntries(false, true)
+	}
 }
 
 // leave deletes one of the VM's pods. An entry that stayed behind, on the uplink
@@ -133,7 +148,7 @@ func (m *lanMigration) measure() (column []string) {
 func TestMigration(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []port.Mode{port.Tap, port.HostTap} {
-		for _, table := range lanTables {
+		for _, table := range append(slices.Clone(lanTables), port.Follow) {
 			t.Run(fmt.Sprintf("%s %s", mode, table), func(t *testing.T) {
 				t.Parallel()
 				rows := lanRows(table, append(lanThrough(t, mode, table), lanBack(t, mode, table)))
