@@ -158,7 +158,7 @@ func TestCapabilityToFindALostTap(t *testing.T) {
 		n.sh(n.host, n.call("ADD", n.conf(spoofChecked)).result(), "ip link del PORT")
 		del := func() *caller { return n.prepare("DEL", n.conf(spoofChecked)) }
 		for range 2 {
-			del().limitedTo("NET_ADMIN").run().fails(anyCode, n.pod.Path+`": operation not permitted`)
+			del().limitedTo("NET_ADMIN").run().fails(anyCode, n.pod.Path+`": enter the network namespace: operation not permitted`)
 		}
 		n.noTable()
 		if n.ipam.last().Verb != "DEL" {
