@@ -166,8 +166,7 @@ func (s *Site) namespaces() map[int]namespace {
 			byInode[inode] = &namespace{path: path}
 		}
 	}
-	processes, _ := filepath.Glob("/proc/[0-9]*/ns/net") // fails on a bad pattern only
-	for _, path := range processes {
+	for _, path := range processes() {
 		inode, err := inode(path)
 		if err != nil {
 			continue // the process has ended
@@ -182,6 +181,16 @@ func (s *Site) namespaces() map[int]namespace {
 		if id, err := s.nsID(n.path); err == nil && id >= 0 {
 			found[id] = *n
 		}
+	}
+	return found
+}
+
+// processes are the paths of the network namespaces of all processes. The folders that
+// they are in may be entered, but not read by everybody, so they are not searched.
+func processes() []string {
+	found, _ := filepath.Glob("/proc/[0-9]*") // fails on a bad pattern only
+	for i := range found {
+		found[i] += "/ns/net"
 	}
 	return found
 }

@@ -3,7 +3,6 @@ package attach
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -17,9 +16,8 @@ import (
 // namespace would seem deserted. It sees the processes of its own pid namespace, the
 // first of which is the node's and in no pod; not everybody may look at that.
 func (s *Site) Inhabited() (map[int]bool, error) {
-	processes, _ := filepath.Glob("/proc/[0-9]*/ns/net") // fails on a bad pattern only
 	known, found := map[uint64]bool{}, map[int]bool{}
-	for _, path := range processes {
+	for _, path := range processes() {
 		if path == "/proc/1/ns/net" {
 			continue
 		}
