@@ -26,7 +26,9 @@ DATE   ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),0)
 
 .PHONY: image
 image: buildah ## bin/tapbridge-image.tar, an OCI archive (with buildah, without a network; ARCH=arm64 for another machine)
-	GOARCH=$(ARCH) go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/tapbridge-$(ARCH) ./cmd/tapbridge
+	for program in tapbridge tapbridge-agent; do \
+		GOARCH=$(ARCH) go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/$$program-$(ARCH) ./cmd/$$program || exit; \
+	done
 	rm -f $(ARCHIVE)
 	store=$$(mktemp -d) && trap 'rm -rf "$$store"' EXIT && \
 	buildah --root "$$store/root" --runroot "$$store/run" --storage-driver vfs build --isolation chroot --quiet \
@@ -67,8 +69,10 @@ fuzz: ## every fuzz target, FUZZTIME (10s) each
 	done
 
 .PHONY: sbom
-sbom: build ## bin/tapbridge.spdx.json: what is in the binary, by its own build info
-	cd test && go run ./sbom ../bin/tapbridge > ../bin/tapbridge.spdx.json
+sbom: build ## bin/*.spdx.json: what is in each binary, by its own build info
+	cd test && for program in tapbridge tapbridge-agent; do \
+		go run ./sbom ../bin/$$program > ../bin/$$program.spdx.json || exit; \
+	done
 
 .PHONY: vulnerabilities
 vulnerabilities: ## govulncheck; needs the network for its database

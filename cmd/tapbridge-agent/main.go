@@ -99,6 +99,9 @@ func (s *settings) check(rest []string, stderr io.Writer) error {
 
 func (s *settings) keep(ctx context.Context) int {
 	s.Log.Info("tapbridge-agent", "version", version)
+	if err := openSysctls(); err != nil && !s.ObserveOnly {
+		s.Log.Warn("IPv6 that is turned on again on a port cannot be turned off", "error", err)
+	}
 	var err error
 	if s.metrics != "" {
 		err = serve(ctx, s.metrics, observed(&s.Options), s.Log)

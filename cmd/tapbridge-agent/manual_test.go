@@ -82,3 +82,27 @@ func metricRows(t *testing.T) (rows []string) {
 	slices.Sort(rows)
 	return rows
 }
+
+var alert = regexp.MustCompile(`(?m)^    - alert: (\w+)$`)
+
+// Each alert is explained, in the order of the rules.
+func TestManualExplainsTheAlerts(t *testing.T) {
+	rules, err := os.ReadFile("../../deploy/monitoring/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("../../docs/agent.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	explained := rows(strings.TrimSpace(string(text))+"\n\n", "alert")
+	alerts := alert.FindAllStringSubmatch(string(rules), -1)
+	if len(alerts) == 0 || len(alerts) != len(explained) {
+		t.Fatalf("%d alerts, %d are explained", len(alerts), len(explained))
+	}
+	for i, a := range alerts {
+		if !strings.HasPrefix(explained[i], "| `"+a[1]+"` | ") {
+			t.Errorf("the row of %s is %q", a[1], explained[i])
+		}
+	}
+}

@@ -6,7 +6,11 @@
 package deploy
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"path/filepath"
 
 	apps "k8s.io/api/apps/v1"
@@ -22,8 +26,11 @@ import (
 // Base is the part of deploy/ that every cluster takes.
 const Base = "."
 
-// Components are the parts that need kinds of others: of Multus, of KubeVirt, of kubernetes-nmstate.
-var Components = []string{"networks", "kubevirt", "bridge"}
+// Components are the parts that need kinds of others: of Multus, of KubeVirt, of kubernetes-nmstate, of the Prometheus operator.
+var Components = []string{"networks", "kubevirt", "bridge", "monitoring"}
+
+// Agent is the part that changes what Base makes, and is nothing without it.
+const Agent = "agent"
 
 // Object is one object of a manifest.
 type Object struct {
@@ -34,7 +41,42 @@ type Object struct {
 
 // Build is what one part of deploy/ is made of. The root is that of the source tree.
 func Build(root, part string) ([]Object, error) {
+	if part == Agent {
+		return overlay(root, map[string]any{"components": []string{Agent}})
+	}
 	return build(filepath.Join(root, "deploy", part))
+}
+
+// overlay is a kustomization of Base in a folder of its own. Its components are named as here.
+func overlay(root string, kustomization map[string]any) (objects []Object, err error) {
+	dir, err := os.MkdirTemp("", "overlay")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	base, err := filepath.Abs(filepath.Join(root, "deploy"))
+	if err != nil {
+		return nil, err
+	}
+	up, err := filepath.Rel(dir, base)
+	if err != nil {
+		return nil, err
+	}
+	k := maps.Clone(kustomization)
+	k["resources"] = []string{up}
+	var components []string
+	for _, c := range kustomization["components"].([]string) {
+		components = append(components, filepath.Join(up, c))
+	}
+	k["components"] = components
+	text, err := yaml.Marshal(k)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "kustomization.yaml"), text, 0o600)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return build(dir)
 }
 
 func build(folder string) ([]Object, error) {
@@ -75,10 +117,10 @@ func Manual(root string) (objects []Object, err error) {
 	return objects, nil
 }
 
-// Pod is the pod that the DaemonSet gives a node, for a cluster without controllers: on that node, with another folder of it in the
-// place of the only one that is mounted, and all else as in the manifest.
-func Pod(root, node, folder string) (*core.Pod, error) {
-	objects, err := Build(root, Base)
+// Pod is the pod that the DaemonSet of a part, Base or Agent, gives a node, for a cluster without controllers: on that node, with other
+// folders or files of it in the place of those that are mounted, by the name of the volume, and all else as in the manifest.
+func Pod(root, part, node string, paths map[string]string) (*core.Pod, error) {
+	objects, err := Build(root, part)
 	if err != nil {
 		return nil, err
 	}
@@ -90,18 +132,20 @@ func Pod(root, node, folder string) (*core.Pod, error) {
 		if err := yaml.UnmarshalStrict(o.YAML, &d); err != nil {
 			return nil, fmt.Errorf("%s %q: %w", o.Kind, o.Name, err)
 		}
-		return podOf(d, node, folder), nil
+		return podOf(d, node, paths), nil
 	}
-	return nil, fmt.Errorf("there is no DaemonSet in %q", Base)
+	return nil, fmt.Errorf("there is no DaemonSet in %q", part)
 }
 
-func podOf(d apps.DaemonSet, node, folder string) *core.Pod {
+func podOf(d apps.DaemonSet, node string, paths map[string]string) *core.Pod {
 	p := &core.Pod{
 		TypeMeta:   meta.TypeMeta{APIVersion: "v1", Kind: "Pod"},
 		ObjectMeta: meta.ObjectMeta{Name: d.Name + "-" + node, Namespace: d.Namespace, Labels: d.Spec.Template.Labels},
 		Spec:       d.Spec.Template.Spec,
 	}
 	p.Spec.NodeName = node
-	p.Spec.Volumes[0].HostPath.Path = folder
+	for i, v := range p.Spec.Volumes {
+		p.Spec.Volumes[i].HostPath.Path = cmp.Or(paths[v.Name], v.HostPath.Path)
+	}
 	return p
 }

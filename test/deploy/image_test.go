@@ -97,13 +97,13 @@ func untar(t *testing.T, text []byte) map[string][]byte {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if files[header.Name] = content; header.Name == "tapbridge" && header.FileInfo().Mode() != 0o755 {
+		if files[header.Name] = content; strings.HasPrefix(header.Name, "tapbridge") && header.FileInfo().Mode() != 0o755 {
 			t.Errorf("%s has mode %o", header.Name, header.Mode)
 		}
 	}
 }
 
-// The image has the program and nothing else, for the machine that was asked for, and installs it by default.
+// The image has the two programs and nothing else, for the machine that was asked for, and installs it by default.
 func TestImage(t *testing.T) {
 	machines := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
 	for arch, machine := range machines {
@@ -116,25 +116,32 @@ func TestImage(t *testing.T) {
 			if i.Config.Architecture != arch {
 				t.Errorf("its architecture is %q", i.Config.Architecture)
 			}
-			if len(i.Files) != 1 {
+			if len(i.Files) != 2 {
 				t.Fatalf("it has %d files", len(i.Files))
 			}
-			program, err := elf.NewFile(bytes.NewReader(i.Files["tapbridge"]))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if program.Machine != machine {
-				t.Errorf("the program is for %v", program.Machine)
-			}
-			for _, p := range program.Progs {
-				if p.Type == elf.PT_INTERP || p.Type == elf.PT_DYNAMIC {
-					t.Errorf("the program is not static: it has %v", p.Type)
-				}
+			for _, name := range []string{"tapbridge", "tapbridge-agent"} {
+				requireStatic(t, name, i.Files[name], machine)
 			}
 			if again := makeImage(t, arch, archive); again.Digest != i.Digest {
 				t.Errorf("made again it is another: %s, then %s", i.Digest, again.Digest)
 			}
 		})
+	}
+}
+
+func requireStatic(t *testing.T, name string, content []byte, machine elf.Machine) {
+	t.Helper()
+	program, err := elf.NewFile(bytes.NewReader(content))
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	if program.Machine != machine {
+		t.Errorf("%s is for %v", name, program.Machine)
+	}
+	for _, p := range program.Progs {
+		if p.Type == elf.PT_INTERP || p.Type == elf.PT_DYNAMIC {
+			t.Errorf("%s is not static: it has %v", name, p.Type)
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	nad "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubevirt "kubevirt.io/api/core/v1"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
@@ -79,6 +80,17 @@ type cluster struct {
 	kubeVirt  kubevirt.KubeVirt
 	machine   kubevirt.VirtualMachine
 	policy    policy
+	agents    apps.DaemonSet // the same with the agent
+	rule      rule
+	dashboard core.ConfigMap
+}
+
+// rule is the part of the Prometheus operator's PrometheusRule that the manifest uses. What is below it is held to Prometheus' own
+// words by promtool.
+type rule struct {
+	meta.TypeMeta   `json:",inline"`
+	meta.ObjectMeta `json:"metadata"`
+	Spec            json.RawMessage `json:"spec"`
 }
 
 // read reads deploy/ into the types of those who define the kinds. A key that they do not know is an error.
@@ -96,6 +108,13 @@ func read(t *testing.T) *cluster {
 			}
 		}
 	}
+	with, err := Build(root, Agent)
+	if err == nil {
+		err = strict(with[0].YAML, &c.agents)
+	}
+	if err != nil || len(with) != 1 {
+		t.Errorf("with the agent there are %d objects: %v", len(with), err)
+	}
 	return c
 }
 
@@ -109,6 +128,10 @@ func (c *cluster) add(o Object) error {
 		return strict(o.YAML, &c.kubeVirt)
 	case "kubevirt.io/v1 VirtualMachine":
 		return strict(o.YAML, &c.machine)
+	case "monitoring.coreos.com/v1 PrometheusRule":
+		return strict(o.YAML, &c.rule)
+	case "v1 ConfigMap":
+		return strict(o.YAML, &c.dashboard)
 	case "nmstate.io/v1 NodeNetworkConfigurationPolicy":
 		return strict(o.YAML, &c.policy)
 	}
@@ -242,7 +265,7 @@ func TestVirtualMachineUsesTheBinding(t *testing.T) {
 
 // The pod for a cluster without controllers is the DaemonSet's.
 func TestPod(t *testing.T) {
-	p, err := Pod(root, "node1", "/plugins")
+	p, err := Pod(root, Base, "node1", map[string]string{"plugins": "/plugins"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,24 +285,35 @@ func TestPod(t *testing.T) {
 func TestEveryFileIsListed(t *testing.T) {
 	deploy := filepath.Join(root, "deploy")
 	parts, err := filepath.Glob(filepath.Join(deploy, "*", "kustomization.yaml"))
-	if err != nil || len(parts) != len(Components) {
-		t.Errorf("%v: the parts are %q, want %q", err, parts, Components)
+	if err != nil || len(parts) != len(Components)+1 {
+		t.Errorf("%v: the parts are %q, want %q and %q", err, parts, Components, Agent)
 	}
-	for _, part := range append([]string{Base}, Components...) {
+	for _, part := range append([]string{Base, Agent}, Components...) {
 		text, err := os.ReadFile(filepath.Join(deploy, part, "kustomization.yaml"))
-		var k struct{ Resources []string }
+		var k struct {
+			Resources          []string
+			Patches            []struct{ Path string }
+			ConfigMapGenerator []struct{ Files []string }
+		}
 		if err == nil {
 			err = yaml.Unmarshal(text, &k)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		files, err := filepath.Glob(filepath.Join(deploy, part, "*.yaml"))
+		listed := k.Resources
+		for _, p := range k.Patches {
+			listed = append(listed, p.Path)
+		}
+		for _, g := range k.ConfigMapGenerator {
+			listed = append(listed, g.Files...)
+		}
+		files, err := filepath.Glob(filepath.Join(deploy, part, "*.[jy]*"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, f := range files {
-			if name := filepath.Base(f); name != "kustomization.yaml" && !slices.Contains(k.Resources, name) {
+			if name := filepath.Base(f); name != "kustomization.yaml" && !slices.Contains(listed, name) {
 				t.Errorf("%s is not listed", f)
 			}
 		}
@@ -288,33 +322,14 @@ func TestEveryFileIsListed(t *testing.T) {
 
 // A kustomization of one's own takes base and components together, names an image and another folder for the plugin.
 func TestOverlay(t *testing.T) {
-	deploy, err := filepath.Abs(filepath.Join(root, "deploy"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	up, err := filepath.Rel(dir, deploy)
-	if err != nil {
-		t.Fatal(err)
-	}
-	overlay := map[string]any{"resources": []string{up}, "images": []any{map[string]any{"name": "localhost/tapbridge", "newName": "images.test/tapbridge", "newTag": "v1"}}}
-	overlay["patches"] = []any{map[string]any{
-		"target": map[string]any{"kind": "DaemonSet", "name": "tapbridge"},
-		"patch":  `[{"op":"replace","path":"/spec/template/spec/volumes/0/hostPath/path","value":"/usr/lib/cni"}]`,
-	}}
-	var components []string
-	for _, c := range Components {
-		components = append(components, filepath.Join(up, c))
-	}
-	overlay["components"] = components
-	text, err := yaml.Marshal(overlay)
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "kustomization.yaml"), text, 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	objects, err := build(dir)
+	objects, err := overlay(root, map[string]any{
+		"images":     []any{map[string]any{"name": "localhost/tapbridge", "newName": "images.test/tapbridge", "newTag": "v1"}},
+		"components": append([]string{Agent}, Components...),
+		"patches": []any{map[string]any{
+			"target": map[string]any{"kind": "DaemonSet", "name": "tapbridge"},
+			"patch":  `[{"op":"replace","path":"/spec/template/spec/volumes/0/hostPath/path","value":"/usr/lib/cni"}]`,
+		}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -325,7 +340,10 @@ func TestOverlay(t *testing.T) {
 		}
 	}
 	pod := c.daemonSet.Spec.Template.Spec
-	if len(objects) != 6 || pod.Containers[0].Image != "images.test/tapbridge:v1" || pod.Volumes[0].HostPath.Path != "/usr/lib/cni" {
+	if len(pod.Containers) != 2 || pod.Containers[1].Image != pod.Containers[0].Image {
+		t.Fatalf("containers %+v", pod.Containers)
+	}
+	if len(objects) != 8 || pod.Containers[0].Image != "images.test/tapbridge:v1" || pod.Volumes[0].HostPath.Path != "/usr/lib/cni" {
 		t.Errorf("%d objects, pod %+v", len(objects), pod)
 	}
 }

@@ -30,7 +30,7 @@ func TestManual(t *testing.T) {
 			t.Errorf("%s: %v", o.Name, err)
 		}
 	}
-	if fmt.Sprint(kinds) != "map[:3 NetworkAttachmentDefinition:2 Pod:2]" {
+	if fmt.Sprint(kinds) != "map[:4 NetworkAttachmentDefinition:2 Pod:2]" {
 		t.Errorf("the manual has %v: does this test know them all?", kinds)
 	}
 }
