@@ -20,7 +20,7 @@ import (
 
 const root = "../.."
 
-// build copies the sources into a folder of its own and calls its Makefile.
+// build copies the sources into a folder of its own, calls its Makefile, and returns where the programs are.
 func build(t *testing.T, env ...string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -28,7 +28,7 @@ func build(t *testing.T, env ...string) string {
 		run(t, root, nil, "cp", "-r", part, dir)
 	}
 	run(t, dir, env, "make", "-s", "build", "VERSION=v1.2.3")
-	return filepath.Join(dir, "bin", "tapbridge")
+	return filepath.Join(dir, "bin")
 }
 
 func run(t *testing.T, dir string, env []string, name string, args ...string) string {
@@ -45,10 +45,17 @@ func run(t *testing.T, dir string, env []string, name string, args ...string) st
 // Two builds of the same sources, in two folders, are the same file, and so is
 // what is said about them, which is every module that is in there.
 func TestBuildIsReproducible(t *testing.T) {
-	binaries := []string{build(t), build(t, "GOCACHE="+t.TempDir())} // the second finds nothing compiled
+	folders := []string{build(t), build(t, "GOCACHE="+t.TempDir())} // the second finds nothing compiled
+	for _, program := range []string{"tapbridge", "tapbridge-agent"} {
+		t.Run(program, func(t *testing.T) { testProgram(t, folders, program) })
+	}
+}
+
+func testProgram(t *testing.T, folders []string, program string) {
 	var digests, told []string
 	var doc document
-	for _, path := range binaries {
+	for _, folder := range folders {
+		path := filepath.Join(folder, program)
 		content, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -67,7 +74,7 @@ func TestBuildIsReproducible(t *testing.T) {
 	if digests[0] != digests[1] || told[0] != told[1] {
 		t.Errorf("two builds differ: %q\n%s", digests, cmp.Diff(told[0], told[1]))
 	}
-	want := strings.Fields(run(t, root, []string{"GOFLAGS=-buildvcs=false"}, "go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}@{{.Version}}{{end}}{{end}}", "./cmd/tapbridge"))
+	want := strings.Fields(run(t, root, []string{"GOFLAGS=-buildvcs=false"}, "go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}@{{.Version}}{{end}}{{end}}", "./cmd/"+program))
 	slices.Sort(want)
 	var got []string
 	for _, p := range doc.Packages[2:] { // behind the binary and the standard library
