@@ -70,7 +70,7 @@ func TestLeastPrivilegesOfAgent(t *testing.T) {
 		}
 		mounts[m.Name] = m.MountPath
 	}
-	if diff := cmp.Diff(map[string]string{"lock": "/run/tapbridge.lock", "runtime": "/run/containerd"}, mounts); diff != "" {
+	if diff := cmp.Diff(map[string]string{"lock": "/run/tapbridge.lock", "netns": "/run/netns", "runtime": "/run/containerd"}, mounts); diff != "" {
 		t.Errorf("mounts (-want +got):\n%s", diff)
 	}
 }

@@ -24,7 +24,7 @@ const root = "../.."
 func TestDeployment(t *testing.T) {
 	c := newClusterWith(t, (*node).writeOtherNetwork)
 	c.defineForeignKinds()
-	for _, part := range append([]string{deploy.Base}, deploy.Components...) {
+	for _, part := range append([]string{deploy.Base, deploy.Agent}, deploy.Components...) {
 		for _, o := range c.build(part) {
 			must(t, c.apply(o, "&dryRun=All"))
 		}
@@ -76,13 +76,14 @@ func (n *node) writeOtherNetwork() {
 	n.writeMultus("other.conf")
 }
 
-// foreign are the kinds of KubeVirt and of kubernetes-nmstate. The API is only told that they exist, with any content. So that it
+// foreign are the kinds of KubeVirt, of kubernetes-nmstate and of the Prometheus operator. The API is only told that they exist, with any content. So that it
 // accepts an object proves that group, version, kind and name are good, and that the text is; what the keys of the object mean is
 // proved by the types of those who define them (package deploy), and what their webhooks would say by nobody here.
 var foreign = []struct{ group, version, kind, plural, scope string }{
 	{"kubevirt.io", "v1", "KubeVirt", "kubevirts", "Namespaced"},
 	{"kubevirt.io", "v1", "VirtualMachine", "virtualmachines", "Namespaced"},
 	{"nmstate.io", "v1", "NodeNetworkConfigurationPolicy", "nodenetworkconfigurationpolicies", "Cluster"},
+	{"monitoring.coreos.com", "v1", "PrometheusRule", "prometheusrules", "Namespaced"},
 }
 
 func (c *cluster) defineForeignKinds() {
@@ -166,10 +167,8 @@ func (c *cluster) runInstaller() *clusterPod {
 	for _, name := range []string{"tapbridge", "tapbridge.real"} {
 		must(c.t, os.Remove(c.path("plugins", name)))
 	}
-	archive, err := filepath.Abs(tool.Image)
-	must(c.t, err)
-	c.run(filepath.Join(tool.Bin, "ctr"), "-a", c.socket(), "-n", "k8s.io", "images", "import", archive)
-	pod, err := deploy.Pod(root, "node1", c.path("plugins"))
+	c.loadImage()
+	pod, err := deploy.Pod(root, deploy.Base, "node1", map[string]string{"plugins": c.path("plugins")})
 	must(c.t, err)
 	p := c.launch(pod.Namespace, pod)
 	eventually(c.t, "the plugin is installed", func() error {
@@ -177,8 +176,15 @@ func (c *cluster) runInstaller() *clusterPod {
 		return err
 	})
 	c.requireInstalled()
-	p.requireConfined(pod.Spec.Containers[0].VolumeMounts[0].MountPath)
+	p.requireConfined("install", none, pod.Spec.Containers[0].VolumeMounts[0].MountPath)
 	return p
+}
+
+func (c *cluster) loadImage() {
+	c.t.Helper()
+	archive, err := filepath.Abs(tool.Image)
+	must(c.t, err)
+	c.run(filepath.Join(tool.Bin, "ctr"), "-a", c.socket(), "-n", "k8s.io", "images", "import", archive)
 }
 
 // requireInstalled demands that the runtime's folder has what was built.
@@ -197,17 +203,20 @@ func digest(t *testing.T, path string) string {
 	return fmt.Sprintf("%x", sha256.Sum256(content))
 }
 
-// requireConfined demands that the kernel holds the container to what the manifest says: root without a capability and without a way
-// to one, filtered system calls, a root that it cannot write to, and the folder that it can.
-func (p *clusterPod) requireConfined(folder string) {
+// none is the set of no capability, as the kernel writes it.
+const none = "0000000000000000"
+
+// requireConfined demands that the kernel holds a container to what the manifest says: root with those capabilities and without a way
+// to others, filtered system calls, a root that it cannot write to, and a file or folder that it can.
+func (p *clusterPod) requireConfined(container, capabilities, folder string) {
 	p.t.Helper()
-	answer, err := p.ContainerStatus(patient(p.t), &cri.ContainerStatusRequest{ContainerId: p.container("install"), Verbose: true})
+	answer, err := p.ContainerStatus(patient(p.t), &cri.ContainerStatusRequest{ContainerId: p.container(container), Verbose: true})
 	must(p.t, err)
 	process := "/proc/" + pidIn(p.t, answer.Info)
 	status := p.run("cat", process+"/status")
-	for _, want := range []string{"Uid:\t0\t", "CapPrm:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {
+	for _, want := range []string{"Uid:\t0\t", "CapPrm:\t" + capabilities, "CapBnd:\t" + capabilities, "NoNewPrivs:\t1", "Seccomp:\t2"} {
 		if !strings.Contains(status, "\n"+want) {
-			p.t.Errorf("the installer's process has no %q:\n%s", want, status)
+			p.t.Errorf("the process of %s has no %q:\n%s", container, want, status)
 		}
 	}
 	mounts := map[string]string{} // the options of each

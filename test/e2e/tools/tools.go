@@ -22,8 +22,11 @@ type Tools struct {
 	Debian string // the root of unpacked packages: containerd 1.6, runc, conmon, podman
 	Bin    string // what was built: containerd 2, CRI-O, Kubernetes, Multus, reference plugins, the tests' peer
 	Plugin string // tapbridge, of this tree
+	Agent  string // tapbridge-agent, likewise
 	Image  string // the archive that "make image" makes of it
 	Guest  guest.Tools
+
+	Prometheus string // the directory with prometheus and promtool
 }
 
 // packages are what comes from Debian. The libraries are podman's, which only loads the image into CRI-O's storage.
@@ -42,6 +45,7 @@ func Get(ctx context.Context, dir string, log func(string, ...any)) (t Tools, er
 	cache = filepath.Join(cache, "tapbridge")
 	root := filepath.Join(dir, "..", "..")
 	t = Tools{Bin: filepath.Join(cache, "e2e"), Plugin: filepath.Join(root, "bin", "tapbridge"), Image: filepath.Join(root, "bin", "tapbridge-image.tar")}
+	t.Agent = filepath.Join(root, "bin", "tapbridge-agent")
 	if err := os.MkdirAll(t.Bin, 0o755); err != nil {
 		return Tools{}, err
 	}
@@ -52,6 +56,11 @@ func Get(ctx context.Context, dir string, log func(string, ...any)) (t Tools, er
 		{"build the reference plugins and the tests' peer", b.small},
 		{"fetch containerd 1.6, runc, conmon and podman", func(ctx context.Context) (err error) {
 			t.Debian, err = guest.Unpack(ctx, cache, "e2e-debian", packages, log)
+			return err
+		}},
+		{"fetch Prometheus", func(ctx context.Context) error {
+			dir, err := guest.Unpack(ctx, cache, "e2e-prometheus", []string{"prometheus"}, log)
+			t.Prometheus = filepath.Join(dir, "usr", "bin")
 			return err
 		}},
 		{"fetch QEMU, busybox and a kernel for guests", func(ctx context.Context) (err error) {
