@@ -316,6 +316,35 @@ func TestHalfAStateIsRepaired(t *testing.T) {
 	})
 }
 
+// On a VLAN-aware bridge the guest has an entry in each of its VLANs, whichever it
+// speaks in first.
+func TestGuestIsFollowedInItsVLANs(t *testing.T) {
+	nstest.NeedsVLANs(t)
+	eachFollowed(t, func(g *followed) {
+		g.sh(g.host, "ip link set br0 type bridge vlan_filtering 1")
+		g.a.VLANs = "42PU 100-101"
+		g.keep(false)
+		g.start()
+		for _, tag := range []byte{0, 101} {
+			g.boot()
+			frame := g.frame(g.a.Guest)
+			if tag != 0 {
+				frame = slices.Concat(frame[:12], []byte{0x81, 0, 0, tag}, frame[12:])
+			}
+			g.vmm.Send(frame)
+			g.awaitRunning(true)
+			if got := strings.Count(g.host.Run(g.T, "bridge", "fdb", "show", "br", "br0"), g.a.Guest.String()); got != 4 {
+				g.Errorf("%d entries, want one for each VLAN and one for none", got)
+			}
+			g.vmm.Close()
+			g.awaitRunning(false)
+			if e := g.entry(); e != "" {
+				g.Errorf("left: %s", e)
+			}
+		}
+	})
+}
+
 // With -observe-only nobody is followed, and nobody is told so.
 func TestObserverDoesNotFollow(t *testing.T) {
 	t.Parallel()

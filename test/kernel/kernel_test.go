@@ -28,6 +28,7 @@ type suite struct {
 // suites are what runs in the guest: add a line for another package, or another name to its expression.
 var suites = []suite{
 	{"pkg/attach", "VLAN|TestApplyThenRemoveLeavesNothing|TestGolden|TestSpanningTree|TestWayOfTheRedirect"},
+	{"pkg/agent", "VLAN|TestGuestIsFollowed|TestGuestThatIsKnown"},
 	{"cmd/tapbridge", "VLAN"},
 	{"pkg/guard", "."},
 	{"pkg/tap", "TestSELinux"},
