@@ -43,16 +43,20 @@ func (s *Site) Inspect() ([]Inspected, error) {
 			return nil, err
 		}
 	}
-	followed, err := Followed()
-	if err != nil {
-		return nil, err
+	unfollowed := false
+	if slices.ContainsFunc(all, func(a Attached) bool { return a.Table == port.Follow }) {
+		followed, err := Followed()
+		if err != nil && !errors.Is(err, os.ErrPermission) { // who is not root is not told
+			return nil, err
+		}
+		unfollowed = !followed && err == nil
 	}
 	pods := s.namespaces()
 	var result []Inspected
 	for _, a := range all {
 		pod := pods[a.Port.NetNsID]
 		in, err := s.inspect(a, pod.path)
-		in.Unfollowed = a.Table == port.Follow && !followed
+		in.Unfollowed = a.Table == port.Follow && unfollowed
 		in.Deserted = pod.path != "" && !pod.inhabited
 		if err != nil { // one port must not hide the others
 			in.Wrong = append(in.Wrong, err.Error())
