@@ -52,9 +52,11 @@ func openEar(index int, guest mac.Addr) (*ear, error) {
 	return &ear{index, guest, os.NewFile(uintptr(fd), "ear"), make(chan struct{})}, nil
 }
 
+// close does not wait for the kernel, which waits for all its readers
+// (net/packet/af_packet.c, packet_release).
 func (e *ear) close() {
 	close(e.closed)
-	e.file.Close()
+	go e.file.Close()
 }
 
 // listen tells of the guest, and of each stranger once, until the ear is closed.

@@ -63,7 +63,7 @@ func (k *keeper) heard(v voice) {
 	switch {
 	case !there || p.Table != port.Follow:
 	case v.mac == p.Guest:
-		k.follow(p, v.at, true)
+		k.admit(p, v.at)
 	default:
 		k.foreign++
 		if k.strangers[v.port]++; k.strangers[v.port] > 1 {
@@ -76,64 +76,85 @@ func (k *keeper) heard(v voice) {
 // lost looks whether it was a VMM whose tap has lost its carrier.
 func (k *keeper) lost(e rtnl.Event, at time.Time) {
 	if e.NetNsID == rtnl.NoPeer {
-		if p, there := k.ports[k.names[e.Index]]; there && p.Mode == port.HostTap {
-			k.follow(p, at, false)
+		if p, there := k.ports[k.names[e.Index]]; there && p.Table == port.Follow && p.Mode == port.HostTap {
+			k.lookAfter(p, at)
 		}
 		return
 	}
 	for name := range k.topics[podOf(e.NetNsID)] {
-		if p := k.ports[name]; p.Mode == port.Tap && p.TapName() == e.Name {
-			k.follow(p, at, false)
+		if p := k.ports[name]; p.Table == port.Follow && p.Mode == port.Tap && p.TapName() == e.Name {
+			k.lookAfter(p, at)
 		}
 	}
 }
 
-// follow takes the port to the state that its guest is in, if it is in the other
-// one. spoke says that the guest has; else the kernel may have learned it.
-func (k *keeper) follow(p attach.Attached, at time.Time, spoke bool) {
+// admit activates the port of a guest that has spoken, without another look.
+func (k *keeper) admit(p attach.Attached, at time.Time) {
+	if k.ObserveOnly {
+		return
+	}
+	running, err := k.activate(p, at)
+	if k.tell(p, err); running {
+		k.unhear(p.PortName())
+	}
+}
+
+// lookAfter is follow for a port that was seen a while ago.
+func (k *keeper) lookAfter(p attach.Attached, at time.Time) {
+	if p, there, err := k.site.Seek(p); err == nil && there { // else it is compared, and forgotten
+		k.follow(p, at)
+	}
+}
+
+// follow takes the port, as it has just been seen, to the state that its guest is in,
+// if it is in the other one.
+func (k *keeper) follow(p attach.Attached, at time.Time) {
 	if p.Table != port.Follow || k.ObserveOnly {
 		return
 	}
-	w := part{p.PortName(), attach.HostSide}
 	st, err := k.site.Stance(p)
+	running := st.Running
 	switch {
 	case err != nil:
 	case st.Running && !st.Carrier:
-		err = k.withdraw(w, p, &st)
-	case !st.Running && st.Carrier && (spoke || st.Heard):
-		err = k.activate(w, p, &st, at)
+		running, err = k.withdraw(p)
+	case !st.Running && st.Carrier && st.Heard:
+		running, err = k.activate(p, at)
 	}
+	k.tell(p, err)
+	k.listen(p, p.Locked && !running)
+}
+
+func (k *keeper) tell(p attach.Attached, err error) {
+	w := part{p.PortName(), attach.HostSide}
 	if errors.Is(err, attach.ErrBusy) {
 		k.add(w, time.Now().Add(again))
-	} else if err != nil {
+	} else if err != nil && !rtnl.IsNotExist(err) { // what has gone is seen to have gone
 		k.report(w, p, k.stateOf(w), nil, err)
 	}
-	k.listen(p, p.Locked && !st.Running)
 }
 
-func (k *keeper) activate(w part, p attach.Attached, st *attach.Stance, at time.Time) error {
+func (k *keeper) activate(p attach.Attached, at time.Time) (running bool, err error) {
 	acted, err := k.site.Activate(p)
 	if !acted || err != nil {
-		return err
+		return false, err
 	}
 	took := time.Since(at)
-	st.Running = true
-	delete(k.strangers, w.port)
 	k.activations++
 	k.activationTime += took
-	k.Log.Info("the guest has spoken: it has its entry", append(about(w, p), "took", took)...)
-	return nil
+	delete(k.strangers, p.PortName())
+	k.Log.Info("the guest has spoken: it has its entry", append(about(part{p.PortName(), attach.HostSide}, p), "took", took)...)
+	return true, nil
 }
 
-func (k *keeper) withdraw(w part, p attach.Attached, st *attach.Stance) error {
+func (k *keeper) withdraw(p attach.Attached) (running bool, err error) {
 	acted, err := k.site.Withdraw(p)
 	if !acted || err != nil {
-		return err
+		return true, err
 	}
-	st.Running = false
 	k.withdrawals++
-	k.Log.Info("the VMM has gone: the guest's entry is taken out", about(w, p)...)
-	return nil
+	k.Log.Info("the VMM has gone: the guest's entry is taken out", about(part{p.PortName(), attach.HostSide}, p)...)
+	return false, nil
 }
 
 // listen opens and closes the ear at the port.

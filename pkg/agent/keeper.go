@@ -148,7 +148,7 @@ func (k *keeper) compare(p attach.Attached, side attach.Side, now time.Time) {
 func (k *keeper) compareBy(host *attach.Site, p attach.Attached, side attach.Side, now time.Time) {
 	w := part{p.PortName(), side}
 	if side == attach.HostSide {
-		defer k.follow(p, time.Now(), false)
+		defer k.follow(p, now)
 	}
 	s := k.stateOf(w)
 	if now.Before(s.until) {

@@ -26,17 +26,12 @@ type Stance struct {
 	Carrier bool // a VMM has the tap open
 }
 
-// Stance reads it without the lock. The zero value stands for a port that has gone
-// or is on no bridge: there is nothing to do about it.
-func (s *Site) Stance(p Attached) (Stance, error) {
-	p, there, err := s.Seek(p)
-	if err != nil || !there || p.Port.MasterIndex == 0 {
-		return Stance{}, err
+// Stance reads it, without the lock, of a port that has just been seen. The zero
+// value stands for one that is on no bridge: there is nothing to do about it.
+func (s *Site) Stance(p Attached) (st Stance, err error) {
+	if p.Port.MasterIndex == 0 {
+		return st, nil
 	}
-	return s.stance(p)
-}
-
-func (s *Site) stance(p Attached) (st Stance, err error) {
 	got := port.Port{Name: p.Port.Name}
 	if got.FDB, err = s.entries(p.Want().FDB, p.Port); err != nil {
 		return st, err
@@ -106,7 +101,7 @@ func (s *Site) following(p Attached, f func(*repairs, Stance) error) (acted bool
 	if err != nil {
 		return false, err
 	}
-	st, err := s.stance(p)
+	st, err := s.Stance(p)
 	if err == nil {
 		err = f(r, st)
 	}

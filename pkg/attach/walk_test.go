@@ -28,6 +28,8 @@ var walkers = []port.Attachment{
 	{Bridge: "br0", Mode: port.Veth, Table: port.Static, MTU: 1280, Options: port.Options{Guarded: true}, Access: noAccess},
 	{Bridge: "br1", Mode: port.Veth, Table: port.Roaming, MTU: 1500, VLANs: "42PU 100", Options: port.Options{Hairpin: true}, Access: noAccess, FromGuest: slow},
 	{Bridge: "br1", Mode: port.HostTap, Table: port.Static, MTU: 1500, VLANs: "1U 42 100-110", Access: tap.Access{Owner: 0, Group: tap.Anyone}},
+	{Bridge: "br1", Mode: port.Tap, Table: port.Follow, MTU: 1500, VLANs: "42PU 100", Access: tap.Access{Owner: 107, Group: 107}},
+	{Bridge: "br0", Mode: port.HostTap, Table: port.Follow, MTU: 1500, Options: port.Options{Locked: true}, Access: tap.Access{Owner: 107, Group: 107}},
 	{Bridge: "br0", Mode: port.HostTap, Table: port.Sticky, MTU: 1500, Options: port.Options{Locked: true}, Access: tap.Access{Owner: tap.Anyone, Group: 107}, ToGuest: slow},
 }
 
