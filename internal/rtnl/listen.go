@@ -21,6 +21,7 @@ type Event struct {
 	Index   int      // of the device
 	Name    string   // of the device, where the kernel says it
 	Group   uint32   // of the device, likewise
+	Address mac.Addr // of the device, likewise
 	MAC     mac.Addr // of a forwarding entry
 }
 
@@ -150,6 +151,7 @@ func event(kind uint16, data []byte) (e Event, ok bool) {
 		if group := value(data, unix.SizeofIfInfomsg, unix.IFLA_GROUP); len(group) == 4 {
 			e.Group = binary.NativeEndian.Uint32(group)
 		}
+		e.Address = mac.From(value(data, unix.SizeofIfInfomsg, unix.IFLA_ADDRESS))
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		if data[0] != unix.AF_BRIDGE {
 			return e, false // somebody's IP neighbour
