@@ -62,7 +62,7 @@ func Run(ctx context.Context, o Options) error {
 	}()
 	k := newKeeper(site, o)
 	err = k.run(ctx, heard)
-	o.Log.Info("ended", "ports", len(k.ports), "repairs", k.repairs)
+	o.Log.Info("ended", "ports", len(k.ports), "repairs", k.repairs, "promotions", k.promotions, "demotions", k.demotions)
 	return err
 }
 
@@ -107,6 +107,8 @@ func (k *keeper) run(ctx context.Context, heard <-chan hearing) error {
 			k.compareAll()
 		case <-k.queue.ready():
 			k.compareDue(time.Now())
+		case now := <-k.pulse.C:
+			k.promoteReady(now)
 		case h := <-heard:
 			if err := k.hear(h); err != nil {
 				return err
@@ -122,6 +124,7 @@ func (k *keeper) hear(h hearing) error {
 		return nil
 	}
 	for _, e := range h.events {
+		k.suspect(e)
 		for _, p := range k.touched(e) {
 			k.add(p, time.Now().Add(debounce))
 		}

@@ -178,8 +178,8 @@ type lines struct {
 }
 
 type line struct {
-	Level, Msg, Port, Container, Bridge, Side string
-	Differences                               []string
+	Level, Msg, Port, Container, Bridge, Side, Error string
+	Differences                                      []string
 }
 
 func (l *lines) Write(text []byte) (int, error) {

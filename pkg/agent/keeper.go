@@ -18,6 +18,7 @@ type keeper struct {
 	known
 	state map[part]*state
 	pods  podPaths
+	promoter
 
 	nameless map[string]bool // ports without a record that were there at the last comparison of all; true: it has been said
 	repairs  int
@@ -35,6 +36,7 @@ func newKeeper(s *attach.Site, o Options) *keeper {
 		Options: o, site: s, queue: newQueue(),
 		known: newKnown(), state: map[part]*state{},
 		pods: podPaths{site: s}, nameless: map[string]bool{},
+		promoter: newPromoter(),
 	}
 }
 
@@ -96,6 +98,7 @@ func (k *keeper) remember(p attach.Attached) {
 
 func (k *keeper) forget(name string) {
 	k.known.forget(name)
+	delete(k.lifts, name)
 	for _, side := range []attach.Side{attach.HostSide, attach.PodSide} {
 		delete(k.state, part{name, side})
 	}
@@ -103,6 +106,7 @@ func (k *keeper) forget(name string) {
 
 // compare looks at one part, and repairs it where it must and may.
 func (k *keeper) compare(p attach.Attached, side attach.Side, now time.Time) {
+	k.settle(p)
 	w := part{p.PortName(), side}
 	s := k.stateOf(w)
 	if now.Before(s.until) {
@@ -172,6 +176,9 @@ func (k *keeper) keep(site *attach.Site, p attach.Attached, w part, s *state) er
 		return err
 	}
 	k.repaired(w, p, s, r, err)
+	if w.side == attach.HostSide && (err != nil || len(without(r.Found, r.Left)) < len(r.Found)) {
+		k.fallBack(p)
+	}
 	return nil
 }
 
@@ -245,11 +252,11 @@ func (k *keeper) reportNameless(links []rtnl.Link) {
 }
 
 func (k *keeper) removeOrphan(p attach.Attached) {
-	if k.ObserveOnly || p.Want().IFB == nil {
+	if k.ObserveOnly || p.Want().IFB == nil && !p.Promote {
 		return
 	}
 	if err := k.site.RemoveOrphan(p.Attachment); err != nil {
-		k.Log.Warn("the ifb of a port that has gone stays", "port", p.PortName(), "ifb", p.IFBName(), "error", err)
+		k.Log.Warn("what is left of a port that has gone stays", "port", p.PortName(), "error", err)
 	}
 }
 
