@@ -14,6 +14,7 @@ type asked struct {
 	KeepDefault bool       `json:"preserveDefaultVlan"`
 	Bandwidth   *bandwidth `json:"bandwidth"` // null: no limit
 	DAN         bool       `json:"dan"`
+	Promote     bool       `json:"promote"`
 }
 
 // trunk is one VLAN, or a range.
@@ -32,7 +33,7 @@ type bandwidth struct {
 }
 
 func askedOf(a port.Attachment) asked {
-	all := asked{Trunk: []trunk{}, DAN: a.DAN}
+	all := asked{Trunk: []trunk{}, DAN: a.DAN, Promote: a.Promote}
 	ranges, _ := a.VLANs.Ranges() // a record with others is none (port.ParseRecord)
 	for _, v := range ranges {
 		all.add(v)

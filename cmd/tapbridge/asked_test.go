@@ -23,17 +23,18 @@ func TestJSONSaysWhatWasAskedFor(t *testing.T) {
 		on          bridge.Bridge
 		given, want string
 	}{
-		{plain, ``, `"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false`},
-		{aware, ``, `"vlan":1,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false`},
-		{aware, `,"vlan":42`, `"vlan":42,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false`},
+		{plain, ``, `"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`},
+		{aware, ``, `"vlan":1,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`},
+		{aware, `,"vlan":42`, `"vlan":42,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`},
 		{
 			aware, `,"vlan":42,"vlanTrunk":[{"id":5},{"minID":10,"maxID":20}],"preserveDefaultVlan":true,"mode":"host-tap","dan":true`,
-			`"vlan":42,"vlanTrunk":[{"id":5},{"minID":10,"maxID":20}],"preserveDefaultVlan":true,"bandwidth":null,"dan":true`,
+			`"vlan":42,"vlanTrunk":[{"id":5},{"minID":10,"maxID":20}],"preserveDefaultVlan":true,"bandwidth":null,"dan":true,"promote":false`,
 		},
-		{aware, `,"vlanTrunk":[{"id":5}]`, `"vlan":null,"vlanTrunk":[{"id":5}],"preserveDefaultVlan":false,"bandwidth":null,"dan":false`},
+		{plain, `,"promote":true`, `"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":true`},
+		{aware, `,"vlanTrunk":[{"id":5}]`, `"vlan":null,"vlanTrunk":[{"id":5}],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`},
 		{
 			plain, `,"bandwidth":{"egressRate":8000,"egressBurst":800000}`,
-			`"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":{"ingressRate":0,"ingressBurst":0,"egressRate":8000,"egressBurst":800000},"dan":false`,
+			`"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":{"ingressRate":0,"ingressBurst":0,"egressRate":8000,"egressBurst":800000},"dan":false,"promote":false`,
 		},
 	} {
 		a := plan(t, c.on, c.given)
@@ -89,7 +90,7 @@ func TestPortsTellOfLimits(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("bandwidth (-want +got):\n%s", diff)
 	}
-	for _, key := range []string{"vlan", "vlanTrunk", "preserveDefaultVlan", "bandwidth", "dan"} {
+	for _, key := range []string{"vlan", "vlanTrunk", "preserveDefaultVlan", "bandwidth", "dan", "promote"} {
 		known := slices.ContainsFunc(config.Keys, func(k config.Key) bool { return k.Name == key })
 		if _, there := rows[0][key]; !there || !known {
 			t.Errorf("%q is in the row: %v, a key of the configuration: %v", key, there, known)

@@ -32,6 +32,7 @@ type row struct {
 	Unfollowed bool         `json:"unfollowed,omitempty"` // with follow: no agent is there
 	Carrier    *bool        `json:"carrier"`              // null: not known
 	Redirect   string       `json:"redirect,omitempty"`   // in mode tap, between pod interface and tap: bpf, or mirred where the kernel has or permits no bpf
+	Promoted   string       `json:"promoted,omitempty"`   // the tap on the host, while that is the port
 	Drift      []string     `json:"drift"`                // empty: as it should be
 	Unchecked  string       `json:"unchecked,omitempty"`
 	Uplinks    []uplink     `json:"uplinks"` // of its bridge
@@ -138,6 +139,7 @@ func describe(p attach.Inspected) row {
 	if p.Redirect != nil {
 		r.Redirect = p.Redirect.String()
 	}
+	r.Promoted = p.Promoted
 	if p.PodUnknown {
 		r.Unchecked = "the pod's network namespace was not found or cannot be entered (are you root?): its side is not compared"
 	}
@@ -154,7 +156,7 @@ func printTable(w io.Writer, rows []row) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "PORT\tBRIDGE\tMODE\tREDIRECT\tTABLE\tGUEST MAC\tCARRIER\tNETWORK\tCONTAINER\tIFNAME\tSTATE")
 	for _, r := range rows {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Port, r.Bridge, r.Mode, r.Redirect, r.Table,
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Port, r.Bridge, r.Mode, r.way(), r.Table,
 			r.GuestMAC, r.carrier(), r.Network, short(r.ContainerID), r.IfName, r.state())
 	}
 	if err := t.Flush(); err != nil {
@@ -199,6 +201,14 @@ func (r row) state() string {
 		return "ok, " + string(r.State)
 	}
 	return "ok"
+}
+
+// way is how frames get from the port to the tap.
+func (r row) way() string {
+	if r.Promoted != "" {
+		return "promoted"
+	}
+	return r.Redirect
 }
 
 func (r row) carrier() string {

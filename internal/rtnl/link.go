@@ -32,6 +32,11 @@ type Link struct {
 	Qdisc string     // the kind of that at the root of its egress
 	Muted bool       // IPv6 is disabled, see Mute
 	Port  Attributes // what the bridge adds to its port; nil when the device is no bridge port
+
+	AltNames bool // it has other names beside its own
+	XDP      bool // a program sees its frames before all else
+
+	carrier uint8
 }
 
 // MAC is the link's address.
@@ -43,6 +48,9 @@ func (l Link) Up() bool { return l.flags&unix.IFF_UP != 0 }
 // Carrier reports whether the link has carrier: a tap has it while a VMM holds
 // it open.
 func (l Link) Carrier() bool { return l.flags&unix.IFF_LOWER_UP != 0 }
+
+// Plugged is Carrier for a device that may be down as well.
+func (l Link) Plugged() bool { return l.carrier != 0 }
 
 // Running reports whether the link is up in every respect (RFC 2863, ifOperStatus):
 // what the bridge waits for before a port forwards.
@@ -203,6 +211,8 @@ func (l *Link) read(top Attributes) (err error) {
 	l.Name, l.Alias, l.Qdisc = top.text(unix.IFLA_IFNAME), top.text(unix.IFLA_IFALIAS), top.text(unix.IFLA_QDISC)
 	l.address = mac.From(top.Get(unix.IFLA_ADDRESS))
 	l.oper, _ = top.Uint8(unix.IFLA_OPERSTATE)
+	l.carrier, _ = top.Uint8(unix.IFLA_CARRIER)
+	l.AltNames = len(top.Get(unix.IFLA_PROP_LIST)) > 0
 	l.Group, _ = top.Uint32(unix.IFLA_GROUP)
 	for _, a := range []struct {
 		number uint16
@@ -223,6 +233,12 @@ func (l *Link) read(top Attributes) (err error) {
 		return err
 	}
 	l.Muted = disabled(spec)
+	xdp, err := ParseAttributes(top.Get(unix.IFLA_XDP))
+	if err != nil {
+		return err
+	}
+	attached, _ := xdp.Uint8(unix.IFLA_XDP_ATTACHED)
+	l.XDP = attached != 0
 	info, err := ParseAttributes(top.Get(unix.IFLA_LINKINFO))
 	if err != nil {
 		return err

@@ -22,6 +22,7 @@ type Event struct {
 	Name    string   // of the device, where the kernel says it
 	Group   uint32   // of the device, likewise
 	Carrier bool     // of the device, where links are spoken of
+	Address mac.Addr // of the device, likewise
 	MAC     mac.Addr // of a forwarding entry
 	Learned bool     // that entry: nobody has written it
 }
@@ -153,6 +154,7 @@ func event(kind uint16, data []byte) (e Event, ok bool) {
 			e.Group = binary.NativeEndian.Uint32(group)
 		}
 		e.Carrier = kind == unix.RTM_NEWLINK && len(data) >= unix.SizeofIfInfomsg && binary.NativeEndian.Uint32(data[8:])&unix.IFF_LOWER_UP != 0
+		e.Address = mac.From(value(data, unix.SizeofIfInfomsg, unix.IFLA_ADDRESS))
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		if data[0] != unix.AF_BRIDGE {
 			return e, false // somebody's IP neighbour

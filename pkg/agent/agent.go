@@ -80,7 +80,7 @@ func Run(ctx context.Context, o Options) error {
 	k := newKeeper(site, o)
 	defer k.follower.close()
 	err = k.run(ctx, heard)
-	o.Log.Info("ended", "ports", len(k.ports), "repairs", k.repairs, "activations", k.activations, "withdrawals", k.withdrawals, "foreign", k.foreign)
+	o.Log.Info("ended", "ports", len(k.ports), "repairs", k.repairs, "activations", k.activations, "withdrawals", k.withdrawals, "foreign", k.foreign, "promotions", k.promotions, "demotions", k.demotions)
 	return err
 }
 
@@ -133,6 +133,8 @@ func (k *keeper) run(ctx context.Context, heard <-chan hearing) error {
 			k.sweep(answer, time.Now())
 		case v := <-k.voices:
 			k.heard(v)
+		case now := <-k.pulse.C:
+			k.promoteReady(now)
 		case h := <-heard:
 			if err := k.hear(h); err != nil {
 				return err
@@ -150,6 +152,7 @@ func (k *keeper) hear(h hearing) error {
 	}
 	for _, e := range h.events {
 		k.followed(e, h.at)
+		k.suspect(e)
 		for _, p := range k.touched(e) {
 			k.add(p, time.Now().Add(debounce))
 		}

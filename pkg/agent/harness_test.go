@@ -183,8 +183,8 @@ type lines struct {
 }
 
 type line struct {
-	Level, Msg, Port, Container, Bridge, Side string
-	Differences                               []string
+	Level, Msg, Port, Container, Bridge, Side, Error string
+	Differences                                      []string
 
 	Activations, Withdrawals, Foreign int
 }

@@ -20,6 +20,7 @@ type keeper struct {
 	state map[part]*state
 	pods  podPaths
 	follower
+	promoter
 
 	nameless map[string]bool // ports without a record that were there at the last comparison of all; true: it has been said
 	repairs  int
@@ -47,6 +48,7 @@ func newKeeper(s *attach.Site, o Options) *keeper {
 		known: newKnown(), state: map[part]*state{},
 		pods: podPaths{site: s}, nameless: map[string]bool{},
 		follower: newFollower(),
+		promoter: newPromoter(),
 	}
 }
 
@@ -134,6 +136,7 @@ func (k *keeper) forget(name string) {
 	k.known.forget(name)
 	k.unhear(name)
 	delete(k.strangers, name)
+	delete(k.lifts, name)
 	for _, side := range sides {
 		delete(k.state, part{name, side})
 	}
@@ -146,6 +149,7 @@ func (k *keeper) compare(p attach.Attached, side attach.Side, now time.Time) {
 
 // compareBy sees the host's side by way of a Site that may know it already.
 func (k *keeper) compareBy(host *attach.Site, p attach.Attached, side attach.Side, now time.Time) {
+	k.settle(p)
 	w := part{p.PortName(), side}
 	if side == attach.HostSide {
 		defer k.follow(p, now)
@@ -220,6 +224,9 @@ func (k *keeper) keep(site *attach.Site, p attach.Attached, w part, s *state) er
 		return err
 	}
 	k.repaired(w, p, s, r, err)
+	if w.side == attach.HostSide && (err != nil || len(without(r.Found, r.Left)) < len(r.Found)) {
+		k.fallBack(p)
+	}
 	return nil
 }
 
@@ -296,11 +303,11 @@ func (k *keeper) reportNameless(links []rtnl.Link) {
 }
 
 func (k *keeper) removeOrphan(p attach.Attached) {
-	if k.ObserveOnly || p.Want().IFB == nil {
+	if k.ObserveOnly || p.Want().IFB == nil && !p.Promote {
 		return
 	}
 	if err := k.site.RemoveOrphan(p.Attachment); err != nil {
-		k.Log.Warn("the ifb of a port that has gone stays", "port", p.PortName(), "ifb", p.IFBName(), "error", err)
+		k.Log.Warn("what is left of a port that has gone stays", "port", p.PortName(), "error", err)
 	}
 }
 

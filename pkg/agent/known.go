@@ -27,7 +27,7 @@ func newKnown() known {
 }
 
 func topicsOf(p attach.Attached) []any {
-	return []any{p.PortName(), p.IFBName(), p.Bridge, p.Guest, podOf(p.Port.NetNsID)}
+	return []any{p.PortName(), p.IFBName(), p.PromotedName(), p.Bridge, p.Guest, podOf(p.Port.NetNsID)}
 }
 
 // remember reports whether p is new, or has another record than before.

@@ -179,7 +179,10 @@ func (w *work) vacant() error {
 	if err := vacant(w.pod, w.a.IfName, "CNI_IFNAME"); err != nil || w.want.Tap == nil {
 		return err
 	}
-	return vacant(w.pod, w.want.Tap.Name, fmt.Sprintf("the tap of %q", w.a.IfName))
+	if err := vacant(w.pod, w.want.Tap.Name, fmt.Sprintf("the tap of %q", w.a.IfName)); err != nil {
+		return err
+	}
+	return w.vacantOnHost()
 }
 
 func vacant(pod *rtnl.Conn, name, role string) error {

@@ -84,7 +84,7 @@ func (w *work) conflictOnAnyPort() error {
 // conflict compares our guest with the guest of another port of ours.
 func (w *work) conflict(l rtnl.Link) error {
 	other, err := port.ParseRecord(l.Alias)
-	if err != nil {
+	if err != nil || w.a.Promote && other.Is(w.a.ID) { // its tap, or its veth end
 		return nil
 	}
 	owner := fmt.Sprintf("container %s, interface %q, network %q (port %q on bridge %q)",

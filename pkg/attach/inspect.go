@@ -28,6 +28,8 @@ type Inspected struct {
 	State      State    // with the table Follow: whether it is waited for
 	Unfollowed bool     // with the table Follow: there is no agent
 
+	Promoted string // the name of the tap on the host, while that is the port; "": it is not
+
 	Redirect *redirect.Pair // how frames get from the pod interface to the tap and back; nil: they do not, or not known
 }
 
@@ -86,15 +88,20 @@ func (s *Site) Uplinks(name string) ([]bridge.Uplink, error) {
 
 func (s *Site) inspect(a Attached, path string) (Inspected, error) {
 	in := Inspected{Attached: a}
-	want := a.Want()
+	want, err := s.Want(a.Attachment)
+	if err != nil {
+		return in, err
+	}
+	if want.Idle != nil {
+		in.Promoted = want.Name
+	}
 	site := &Site{host: s.host, guards: s.guards}
 	if want.Pod != nil {
-		var err error
 		if site.pod, err = rtnl.OpenAt(path); err == nil {
 			defer site.pod.Close()
 		} else {
 			in.PodUnknown = true
-			want.Pod, want.Tap, want.Redirect, want.Access = nil, nil, nil, nil
+			want = wanted(want, HostSide)
 		}
 	}
 	got, err := site.Observe(want)
@@ -119,7 +126,7 @@ func (s *Site) inspect(a Attached, path string) (Inspected, error) {
 	}
 	trouble, err := s.bridgeTrouble(a)
 	in.Wrong = append(in.Wrong, trouble...)
-	in.Carrier = site.carrier(a, in.PodUnknown)
+	in.Carrier = site.carrier(a, in)
 	return in, err
 }
 
@@ -140,13 +147,16 @@ func (s *Site) bridgeTrouble(a Attached) (wrong []string, err error) {
 
 // carrier tells whether a VMM is there. A pair of veth ends has carrier also
 // without one, so the tap in the pod must be asked.
-func (s *Site) carrier(a Attached, podUnknown bool) *bool {
+func (s *Site) carrier(a Attached, in Inspected) *bool {
 	l := a.Port
 	if a.Mode == port.Tap {
-		if podUnknown {
+		c, name := s.pod, a.TapName()
+		if in.Promoted != "" {
+			c, name = s.host, in.Promoted
+		} else if in.PodUnknown {
 			return nil
 		}
-		t, there, err := find(s.pod, a.TapName())
+		t, there, err := find(c, name)
 		if err != nil || !there {
 			return nil
 		}

@@ -7,7 +7,6 @@ import (
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
-	"github.com/tapbridge/tapbridge/pkg/shape"
 )
 
 // Attached is one attachment that has a port in the namespace.
@@ -20,7 +19,7 @@ type Attached struct {
 
 // List finds the attachments by the records on their ports, and the ports that
 // have lost theirs. Of an attachment whose port has gone with the pod's
-// namespace, an ifb can be left: its Port has no more than a name.
+// namespace, an ifb or a promoted tap can be left: its Port has no more than a name.
 func (s *Site) List() (all []Attached, unrecorded []rtnl.Link, err error) {
 	links, err := s.host.Links()
 	all, unrecorded = list(links)
@@ -32,7 +31,7 @@ func list(links []rtnl.Link) (all []Attached, unrecorded []rtnl.Link) {
 	for _, l := range links {
 		a, err := port.ParseRecord(l.Alias)
 		switch {
-		case err == nil && l.Kind != shape.Kind && ours(l, a.ID) && (l.Name == a.PortName() || renamed(l, a.ID)):
+		case err == nil && l.Kind == kindOfPort(a) && ours(l, a.ID) && (l.Name == a.PortName() || renamed(l, a.ID)):
 			all = append(all, Attached{Attachment: a, Port: l})
 			there[a.PortName()] = true
 		case port.Marked(l.Name, l.Group):
@@ -41,7 +40,8 @@ func list(links []rtnl.Link) (all []Attached, unrecorded []rtnl.Link) {
 	}
 	for _, l := range links {
 		a, err := port.ParseRecord(l.Alias)
-		if err == nil && l.Name == a.IFBName() && ours(l, a.ID) && !there[a.PortName()] {
+		if err == nil && (l.Name == a.IFBName() || l.Name == a.PromotedName()) && ours(l, a.ID) && !there[a.PortName()] {
+			there[a.PortName()] = true
 			gone := rtnl.Link{Name: a.PortName(), NetNsID: rtnl.NoPeer}
 			all = append(all, Attached{Attachment: a, Port: gone})
 		}

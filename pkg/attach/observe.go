@@ -44,8 +44,11 @@ func (s *Site) observeHost(want port.Port, got *port.Port) error {
 	if got.End, err = device(s.host, end, want.End); err != nil {
 		return err
 	}
-	if want.Pod == nil {
+	if want.Tap == nil && want.Access != nil {
 		got.Access = access(end)
+	}
+	if err := s.observeIdle(want, got, end); err != nil {
+		return err
 	}
 	if err := s.observeIFB(want, got, end); err != nil {
 		return err

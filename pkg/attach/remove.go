@@ -51,6 +51,9 @@ func (s *Site) remove(id port.ID) error {
 // removeAround removes the devices and entries that are not the port. The pod's
 // side is the last of them: a veth end takes the port along.
 func (s *Site) removeAround(id port.ID, end rtnl.Link, there bool) error {
+	if err := s.removePromoted(id, end, there); err != nil {
+		return err
+	}
 	if !there {
 		_, err := s.removePodSide(id, nil)
 		return err
@@ -61,6 +64,9 @@ func (s *Site) removeAround(id port.ID, end rtnl.Link, there bool) error {
 	removed, err := s.removePodSide(id, &end)
 	if a, noRecord := port.ParseRecord(end.Alias); err == nil && noRecord == nil && a.Mode == port.Tap && !slices.ContainsFunc(removed, isTap) {
 		err = s.removeStrayTap(id)
+	}
+	if err == nil { // a node agent may just have moved it
+		err = s.removePromoted(id, end, there)
 	}
 	return err
 }

@@ -102,7 +102,11 @@ func (s *Site) standing(p Attached, side Side, f func(w *repairs, found []string
 
 // compare also returns what is wanted of that side, with what is tolerated.
 func (s *Site) compare(p Attached, side Side) (want, got port.Port, differences []string, err error) {
-	want = wanted(p.Attachment, side)
+	whole, err := s.Want(p.Attachment)
+	if err != nil {
+		return want, got, nil, err
+	}
+	want = wanted(whole, side)
 	got = port.Port{Name: want.Name}
 	if side == HostSide {
 		err = s.observeHost(want, &got)
@@ -122,15 +126,15 @@ func (s *Site) compare(p Attached, side Side) (want, got port.Port, differences 
 }
 
 // wanted is the part of the whole port that is at one side.
-func wanted(a port.Attachment, side Side) port.Port {
-	whole := a.Want()
+func wanted(whole port.Port, side Side) port.Port {
+	pod := port.Port{Name: whole.Name, Pod: whole.Pod, Tap: whole.Tap, Redirect: whole.Redirect}
+	if whole.Tap != nil {
+		pod.Access, whole.Access = whole.Access, nil
+	}
 	if side == PodSide {
-		return port.Port{Name: whole.Name, Pod: whole.Pod, Tap: whole.Tap, Access: whole.Access, Redirect: whole.Redirect}
+		return pod
 	}
 	whole.Pod, whole.Tap, whole.Redirect, whole.DAN = nil, nil, nil, nil
-	if a.Mode != port.HostTap {
-		whole.Access = nil
-	}
 	return whole
 }
 

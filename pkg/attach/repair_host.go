@@ -15,8 +15,8 @@ import (
 // repairHost begins with the name, without which nothing else is seen. The port
 // goes up last, as in Apply.
 func (r *repairs) repairHost() error {
-	if r.p.Port.Name != r.want.Name {
-		if err := r.rename(r.host, r.p.Port, r.want.Name); err != nil {
+	if name := r.a.PortName(); r.p.Port.Name != name {
+		if err := r.rename(r.host, r.p.Port, name); err != nil {
 			return err
 		}
 		if _, err := r.look(); err != nil {
@@ -25,6 +25,11 @@ func (r *repairs) repairHost() error {
 	}
 	if r.got.End == nil {
 		return nil // removed since
+	}
+	if r.want.Idle != nil {
+		if err := r.standIn(); err != nil {
+			return err
+		}
 	}
 	end := made{r.want.End, r.host, r.port}
 	fixes := r.still(end, *r.got.End)
@@ -38,6 +43,7 @@ func (r *repairs) repairHost() error {
 	}
 	fixes = append(append(fixes, membership...), limits...)
 	fixes = append(fixes, fix{r.want.Guard != nil && (r.got.Guard == nil || *r.got.Guard != *r.want.Guard), r.reguard})
+	fixes = append(fixes, r.rest()...)
 	return r.run(append(fixes, fix{rejoins || !r.got.End.Up, func() error { return r.raise(end) }})...)
 }
 
@@ -211,7 +217,8 @@ func (r *repairs) reguard() error {
 	return r.Admit(r.a, r.want.Guard.Addresses)
 }
 
-// RemoveOrphan deletes the ifb of an attachment whose port has gone, as DEL would.
+// RemoveOrphan deletes the ifb of an attachment whose port has gone, as DEL would, and
+// a promoted tap that no VMM has open.
 func (s *Site) RemoveOrphan(a port.Attachment) error {
 	unlock, err := lockWithin(a.Bridge, repairWait)
 	if err != nil {
@@ -221,5 +228,5 @@ func (s *Site) RemoveOrphan(a port.Attachment) error {
 	if _, there, err := find(s.host, a.PortName()); err != nil || there {
 		return err
 	}
-	return s.removeIFB(a.ID)
+	return errors.Join(s.removeAbandoned(a), s.removeIFB(a.ID))
 }

@@ -13,9 +13,11 @@ func (r *repairs) repairPod() error {
 	if err != nil {
 		return err
 	}
-	tap, err := r.podDevice(r.want.Tap)
-	if err != nil {
-		return err
+	var tap made
+	if r.want.Tap != nil {
+		if tap, err = r.podDevice(r.want.Tap); err != nil {
+			return err
+		}
 	}
 	if _, err := r.look(); err != nil {
 		return err

@@ -16,7 +16,7 @@ import (
 var ErrNoPod = errors.New("the pod's network namespace cannot be entered")
 
 // SeekAll finds the attachments as List does, and those as well whose port has
-// been given another alias where the ifb still has the record.
+// been given another alias where the ifb or the promoted tap still has the record.
 func (s *Site) SeekAll() (all []Attached, unrecorded []rtnl.Link, err error) {
 	links, err := s.host.Links()
 	if err != nil {
@@ -29,7 +29,7 @@ func (s *Site) seekIn(links []rtnl.Link) (all []Attached, unrecorded []rtnl.Link
 	listed, marked := list(links)
 	found := map[string]bool{}
 	for _, l := range marked {
-		if a, there := recordedOnIFB(links, l.Name); there {
+		if a, there := recordedBeside(links, l.Name); there {
 			all, found[l.Name] = append(all, Attached{Attachment: a, Port: l}), true
 		} else {
 			unrecorded = append(unrecorded, l)
@@ -102,17 +102,21 @@ func (s *Site) seeGuards(all []Attached) error {
 // recorded reads the attachment that l is the port of, whatever its name.
 func recorded(l rtnl.Link) (port.Attachment, bool) {
 	a, err := port.ParseRecord(l.Alias)
-	kind := redirect.Kind
-	if a.Mode == port.HostTap {
-		kind = tap.Kind
-	}
-	return a, err == nil && l.Kind == kind && (l.Name == a.PortName() || l.Group == a.Group())
+	return a, err == nil && l.Kind == kindOfPort(a) && (l.Name == a.PortName() || l.Group == a.Group())
 }
 
-func recordedOnIFB(links []rtnl.Link, portName string) (port.Attachment, bool) {
+// kindOfPort tells the port from the tap that stands beside it while it is promoted.
+func kindOfPort(a port.Attachment) string {
+	if a.Mode == port.HostTap {
+		return tap.Kind
+	}
+	return redirect.Kind
+}
+
+func recordedBeside(links []rtnl.Link, portName string) (port.Attachment, bool) {
 	for _, l := range links {
 		a, err := port.ParseRecord(l.Alias)
-		if err == nil && l.Name == a.IFBName() && a.PortName() == portName && ours(l, a.ID) {
+		if err == nil && (l.Name == a.IFBName() || l.Name == a.PromotedName()) && a.PortName() == portName && ours(l, a.ID) {
 			return a, true
 		}
 	}

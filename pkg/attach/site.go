@@ -127,7 +127,7 @@ func ours(l rtnl.Link, id port.ID) bool {
 	if a, err := port.ParseRecord(l.Alias); err == nil && a.Is(id) {
 		return true
 	}
-	return l.Group == id.Group() && (l.Name == id.PortName() || l.Name == id.IFBName() || l.Name == id.IfName || l.Name == id.TapName())
+	return l.Group == id.Group() && (l.Name == id.PortName() || l.Name == id.IFBName() || l.Name == id.PromotedName() || l.Name == id.IfName || l.Name == id.TapName())
 }
 
 // portOf finds the attachment's port: by its name, and where that is not to be
@@ -139,7 +139,7 @@ func (s *Site) portOf(id port.ID) (rtnl.Link, bool, error) {
 	}
 	links, err := s.host.Links()
 	for _, l := range links {
-		if a, noRecord := port.ParseRecord(l.Alias); noRecord == nil && a.Is(id) && ours(l, id) && l.Kind != shape.Kind && renamed(l, id) {
+		if a, noRecord := port.ParseRecord(l.Alias); noRecord == nil && a.Is(id) && ours(l, id) && l.Kind == kindOfPort(a) && renamed(l, id) {
 			return l, true, nil
 		}
 	}

@@ -52,6 +52,7 @@ type Config struct {
 	VLANs         VLANs
 	Bandwidth     Bandwidth
 	Gateway       Gateway
+	Promote       bool   // a node agent makes the tap the port once the guest speaks
 	DAN           bool   // Kata's runtime-rs is told of the guest's NIC
 	Label         string // SELinux context that creates the tap; "": the plugin's own
 	VMConf        bool   // the result also describes tap and guest as firecracker-go-sdk reads them
@@ -122,7 +123,7 @@ func (h Header) Parse(args string) (*Config, error) {
 		return nil, err
 	}
 	c := &Config{Header: h, Mode: port.Tap, Owner: defaultOwner, Group: defaultGroup}
-	for _, read := range []func() error{c.readKeys, c.readTable, c.readVLANs, c.readBandwidth, c.readIPAM, c.readGateway, c.readPrevResult} {
+	for _, read := range []func() error{c.readKeys, c.readTable, c.readVLANs, c.readBandwidth, c.readIPAM, c.readGateway, c.checkPromote, c.readPrevResult} {
 		if err := read(); err != nil {
 			return nil, err
 		}
@@ -152,6 +153,7 @@ func (c *Config) readKeys() error {
 		{"hairpinMode", &c.Hairpin},
 		{"vmconf", &c.VMConf},
 		{"dan", &c.DAN},
+		{"promote", &c.Promote},
 		{"selinuxContext", &c.Label},
 		{"dns", &c.DNS},
 	} {

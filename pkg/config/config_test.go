@@ -70,6 +70,14 @@ func TestEveryKey(t *testing.T) {
 	}
 }
 
+func TestPromote(t *testing.T) {
+	for members, want := range map[string]bool{`"promote":true`: true, `"promote":false`: false, `"promote":null`: false, `"mode":"veth","promote":false`: false} {
+		if got := plan(t, `,"bridge":"br0",`+members, bridge.Bridge{Name: "br0", MTU: 1500}).Promote; got != want {
+			t.Errorf("%s: promoted is %v", members, got)
+		}
+	}
+}
+
 func TestWhatOthersPutInPasses(t *testing.T) {
 	for _, members := range []string{
 		`"capabilities":{"mac":true}`, `"runtimeConfig":{"portMappings":[{}],"ips":["10.0.0.1/24"],"dns":{}}`, `"args":"anything"`, `"args":{"cni":7}`,
@@ -163,6 +171,10 @@ func TestBadInputIsRefusedByName(t *testing.T) {
 		{`"bridge":"br0","vmconf":true`, config.ErrInvalid, []string{`"vmconf"`, "true", `"ipam"`}},
 		{`"bridge":"br0","vmconf":true,"mode":"host-tap"`, config.ErrInvalid, []string{`"vmconf"`, "true", `"tap"`}},
 		{`"bridge":"br0","dan":true`, config.ErrInvalid, []string{`"dan"`, "true", `"host-tap"`}},
+		{`"bridge":"br0","promote":1`, config.ErrInvalid, []string{`"promote"`, "1", "true or false"}},
+		{`"bridge":"br0","mode":"veth","promote":true`, config.ErrInvalid, []string{`"promote"`, "true", `mode "tap"`, `"veth"`}},
+		{`"bridge":"br0","mode":"host-tap","promote":true`, config.ErrInvalid, []string{`"promote"`, "true", `mode "tap"`, `"host-tap"`}},
+		{`"bridge":"br0","promote":true,"ipSpoofChk":true,"ipam":{"type":"host-local"}`, config.ErrInvalid, []string{`"promote"`, "true", `"ipSpoofChk"`}},
 		{`"bridge":"br0","mode":"veth","dan":true`, config.ErrInvalid, []string{`"dan"`, "true", `"host-tap"`}},
 		{`"bridge":"br0","dan":"yes"`, config.ErrInvalid, []string{`"dan"`, `"yes"`, "true or false"}},
 		{`"bridge":"br0","selinuxContext":""`, config.ErrInvalid, []string{`"selinuxContext"`, `""`, "system_u:"}},

@@ -38,17 +38,12 @@ var Keys = []Key{
 	{"vmconf", "bool", "false", "Add to the result what firecracker-go-sdk reads: the tap, and the guest's NIC with its address. Needs mode tap, and ipam with one IPv4 address and a gateway."},
 	{"dns", "object", "the delegate's", "DNS settings for the result."},
 	{"dan", "bool", "false", "Describe the guest's NIC to Kata's runtime-rs, in /run/kata-containers/dans. Needs mode host-tap."},
+	{"promote", "bool", "false", "Once the guest speaks, the node agent makes the tap itself the port, so that frames do not pass the veth pair; until then, and without an agent, nothing changes. Needs mode tap; not with ipSpoofChk. See docs/agent.md."},
 	{"selinuxContext", "string", "the plugin's own", "SELinux context that creates the tap: the kernel lets only contexts open it that the policy allows to. Needs a tap, and SELinux."},
 }
 
 func isOwn(key string) bool {
 	return slices.ContainsFunc(Keys, func(k Key) bool { return k.Name == key })
-}
-
-// laterKeys are known, but not supported yet. "Off" is what happens anyway, so
-// false passes.
-var laterKeys = []string{
-	"promote",
 }
 
 // foreignKeys are put there by the specification, by runtimes and by Multus, for
@@ -83,10 +78,6 @@ func (o object) checkKeys() error {
 		value := o[key]
 		switch {
 		case isOwn(key), isForeign(key):
-		case slices.Contains(laterKeys, key):
-			if s := string(value); s != "false" && s != "null" {
-				return fmt.Errorf("%w: key %q has value %s: not supported yet", ErrUnsupported, key, brief(value))
-			}
 		case key == "plugins":
 			return fmt.Errorf("%w: key %q: this is a whole configuration list; a plugin gets one entry of it, with the list's name and cniVersion", ErrUnsupported, key)
 		default:

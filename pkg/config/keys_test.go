@@ -38,7 +38,7 @@ func TestDefaultsAreTheTable(t *testing.T) {
 	}
 	defaults := map[string]any{
 		"createBridge": c.CreateBridge, "mode": c.Mode, "macTableManager": c.Table, "fdb": sticky.Table, "multiQueue": c.MultiQueue,
-		"owner": c.Owner, "group": c.Group, "macspoofchk": c.MACSpoofCheck, "ipSpoofChk": c.IPSpoofCheck, "portIsolation": c.Isolation, "hairpinMode": c.Hairpin, "vmconf": c.VMConf, "dan": c.DAN, "isGateway": c.Gateway.Is, "isDefaultGateway": c.Gateway.Default, "forceAddress": c.Gateway.Force, "ipMasq": c.Gateway.Masquerade,
+		"owner": c.Owner, "group": c.Group, "macspoofchk": c.MACSpoofCheck, "ipSpoofChk": c.IPSpoofCheck, "portIsolation": c.Isolation, "hairpinMode": c.Hairpin, "vmconf": c.VMConf, "dan": c.DAN, "promote": c.Promote, "isGateway": c.Gateway.Is, "isDefaultGateway": c.Gateway.Default, "forceAddress": c.Gateway.Force, "ipMasq": c.Gateway.Masquerade,
 		"preserveDefaultVlan": c.VLANs.KeepDefault,
 	}
 	for _, k := range config.Keys {

@@ -34,7 +34,7 @@ func (c *Config) Plan(id port.ID, br bridge.Bridge) (port.Attachment, error) {
 		Guest:      c.MAC,
 		MTU:        c.MTU,
 		PortMTU:    br.MTU,
-		Options:    port.Options{Isolated: c.Isolation, Hairpin: c.Hairpin, Locked: c.MACSpoofCheck, Guarded: c.IPSpoofCheck, DAN: c.DAN},
+		Options:    port.Options{Isolated: c.Isolation, Hairpin: c.Hairpin, Locked: c.MACSpoofCheck, Guarded: c.IPSpoofCheck, DAN: c.DAN, Promote: c.Promote},
 		Access:     tap.Access{Owner: c.Owner, Group: c.Group, MultiQueue: c.MultiQueue},
 		Label:      c.Label,
 		Masquerade: c.Gateway.Masquerade,

@@ -122,7 +122,10 @@ func (r *request) wanted(site *attach.Site, c *config.Config, given guestNIC) (p
 	if made && !c.VLANs.Given() { // the bridge may have become VLAN-aware
 		a.VLANs = then.VLANs
 	}
-	want := a.Want()
+	want, err := site.Want(a)
+	if err != nil {
+		return port.Port{}, err
+	}
 	if want.DAN != nil {
 		want.DAN.Addresses, want.DAN.Routes = r.guestNetwork(c, c.PrevResult)
 	}

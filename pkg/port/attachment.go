@@ -69,6 +69,9 @@ func (id ID) PortName() string { return portPrefix + id.key() }
 // IFBName is the name of the device that slows down what the guest sends.
 func (id ID) IFBName() string { return portPrefix + "i" + id.key() }
 
+// PromotedName is the name of the tap while it is the port.
+func (id ID) PromotedName() string { return portPrefix + "t" + id.key() }
+
 // Group is the link group of every device of the attachment: made from the last
 // eight digits of the port's name, so that devices can be told to belong together
 // without reading their alias.
@@ -127,6 +130,7 @@ type Options struct {
 	Locked   bool // macspoofchk
 	Guarded  bool // ipSpoofChk
 	DAN      bool // dan
+	Promote  bool // promote
 }
 
 // digestMark begins a digest, and no valid CNI name or container id.

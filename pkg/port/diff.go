@@ -50,6 +50,7 @@ func Diff(want, got Port) error {
 	if got.Tap != nil && got.Pod != nil {
 		d.redirect(want.Redirect, got.Redirect)
 	}
+	d.promoted(want, got)
 	d.device("ifb", want.IFB, got.IFB)
 	if got.End != nil && got.IFB != nil {
 		compare(d, "redirect from port to ifb", want.Diverted, got.Diverted)

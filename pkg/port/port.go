@@ -40,6 +40,8 @@ type Port struct {
 	IFB      *Device        // through which the guest's frames go where they are limited
 	Diverted bool           // they do: from the port's ingress to IFB
 	Guard    *guard.Guard   // what the guest may speak as; its addresses only the caller knows
+	Idle     *Device        // the veth end, while the tap is the port in its place
+	Held     bool           // a VMM has the tap open; wanted and looked for of a promoted tap only
 	DAN      *dan.NIC       // how the guest's NIC is described to Kata; addresses and routes only the caller knows
 }
 

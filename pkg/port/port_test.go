@@ -43,10 +43,13 @@ func TestNamesAreForEver(t *testing.T) {
 	if got, want := id.PortName(), "tb23cde16daab7"; got != want {
 		t.Errorf("the port is %q, want %q", got, want)
 	}
+	if got, want := id.PromotedName(), "tbt23cde16daab7"; got != want {
+		t.Errorf("the promoted tap is %q, want %q", got, want)
+	}
 	if got, want := id.Group(), uint32(2019257005); got != want {
 		t.Errorf("the group is %d, want %d", got, want)
 	}
-	if !port.Marked(id.PortName(), id.Group()) || port.Marked(id.PortName(), 0) || port.Marked("tbx", id.Group()) {
+	if !port.Marked(id.PortName(), id.Group()) || port.Marked(id.PortName(), 0) || port.Marked("tbx", id.Group()) || port.Marked(id.PromotedName(), id.Group()) {
 		t.Error("a port of ours is not told from others by name and group")
 	}
 }
@@ -108,15 +111,42 @@ func devices(p port.Port) string {
 	return strings.Join(parts, "; ")
 }
 
+// promoted is mode tap, while the tap is on the host.
+const promoted port.Mode = "tap, promoted"
+
+// A promoted tap is the port with all that the veth end had, which is down.
+func TestWantPromoted(t *testing.T) {
+	a := attachment(port.Tap, port.Sticky)
+	a.ToGuest = shape.Limit{Rate: 1e6, Burst: 1e5}
+	a.Locked = true
+	veth, p := a.Want(), a.WantPromoted()
+	if diff := cmp.Diff(veth.Bridge, p.Bridge); diff != "" {
+		t.Errorf("flags (-veth +tap):\n%s", diff)
+	}
+	if p.FDB[0].Port != a.PromotedName() || p.End.Name != a.PromotedName() || p.End.Kind != tap.Kind || p.End.MTU != a.PortMTU || *p.End.Queue != *veth.End.Queue {
+		t.Errorf("the port is %+v, with %+v", p.End, p.FDB)
+	}
+	if p.Idle.Name != a.PortName() || p.Idle.Up || p.Tap != nil || p.Redirect != nil || p.Pod == nil || p.Access == nil {
+		t.Errorf("beside it are %+v", p)
+	}
+	if veth.FDB[0].Port != a.PortName() || !veth.End.Up {
+		t.Errorf("the veth end is %+v now, with %+v", veth.End, veth.FDB)
+	}
+}
+
 // Every field that can be wanted is compared: a new one breaks this test until
 // Diff knows it.
 func TestDiffComparesEveryField(t *testing.T) {
-	for _, mode := range port.Modes {
+	for _, mode := range append(port.Modes, promoted) {
 		a := attachment(mode, port.Sticky)
 		a.VLANs, a.DAN = "42PU 100-101", mode == port.HostTap
 		a.ToGuest, a.FromGuest = shape.Limit{Rate: 1e6, Burst: 1e5}, shape.Limit{Rate: 2e6, Burst: 1e5}
 		wanted := func() port.Port {
 			p := a.Want()
+			if mode == promoted {
+				a.Mode = port.Tap
+				p = a.WantPromoted()
+			}
 			if p.DAN != nil {
 				p.DAN.Addresses, p.DAN.Routes = []string{"10.0.0.2/24"}, []dan.Route{{Dest: "10.1.0.0/16", Gateway: "10.0.0.1"}}
 			}
@@ -205,12 +235,12 @@ func TestDiffReadsWell(t *testing.T) {
 
 func TestRecord(t *testing.T) {
 	a := attachment(port.Tap, port.Sticky)
-	a.Options = port.Options{Isolated: true, Hairpin: true, Locked: true, DAN: true}
+	a.Options = port.Options{Isolated: true, Hairpin: true, Locked: true, DAN: true, Promote: true}
 	a.Access.MultiQueue = true
 	a.VLANs = "42PU 100-110"
 	a.ToGuest, a.FromGuest = shape.Limit{Rate: 12500000, Burst: 1 << 29}, shape.Limit{Rate: 1000000, Burst: 65536}
 	want := "tapbridge/1 net=vms id=4f5c if=net1 br=br0 mac=52:54:00:12:34:56 mode=tap fdb=sticky mtu=1400/1500 tap=107:107 vlan=42PU,100-110 " +
-		"bw=12500000:536870912/1000000:65536 opt=ihlqd"
+		"bw=12500000:536870912/1000000:65536 opt=ihlqdp"
 	if diff := cmp.Diff(want, a.Record()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -237,7 +267,7 @@ func TestRecordFits(t *testing.T) {
 	a.IfName, a.Bridge = strings.Repeat("i", 15), strings.Repeat("b", 15)
 	a.MTU, a.PortMTU = 65521, 65521
 	a.Access = tap.Access{Owner: math.MaxUint32 - 1, Group: math.MaxUint32 - 1, MultiQueue: true}
-	a.Options = port.Options{Isolated: true, Hairpin: true, Locked: true, DAN: true}
+	a.Options = port.Options{Isolated: true, Hairpin: true, Locked: true, DAN: true, Promote: true}
 	a.ToGuest = shape.Limit{Rate: 1e12 / 8, Burst: math.MaxUint32}
 	a.FromGuest = a.ToGuest
 	for _, length := range []int{1, 63, 64, 65, 300} {

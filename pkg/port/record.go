@@ -87,7 +87,7 @@ type option struct {
 }
 
 func (a *Attachment) options() []option {
-	return []option{{'i', &a.Isolated}, {'h', &a.Hairpin}, {'l', &a.Locked}, {'s', &a.Guarded}, {'q', &a.Access.MultiQueue}, {'d', &a.DAN}, {'m', &a.Masquerade}}
+	return []option{{'i', &a.Isolated}, {'h', &a.Hairpin}, {'l', &a.Locked}, {'s', &a.Guarded}, {'q', &a.Access.MultiQueue}, {'d', &a.DAN}, {'m', &a.Masquerade}, {'p', &a.Promote}}
 }
 
 // ParseRecord reads an ifalias; ErrNoRecord when it is not a record of this
