@@ -65,7 +65,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	if !o.ObserveOnly {
-		release, err := attach.Follow()
+		release, err := promise()
 		if err != nil {
 			return errors.Join(err, events.Close())
 		}

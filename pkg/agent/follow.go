@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,10 +19,10 @@ type follower struct {
 	ears      map[string]*ear // of ports that wait and are locked, by name
 	voices    chan voice
 	strangers map[string]int // that have spoken since the port waits, by its name
+	states    map[string]attach.State
 
 	activations, withdrawals int
-	activationTime           time.Duration // from the event to the entry, of all activations
-	foreign                  int           // times that another address than the guest's has spoken on a port that waits
+	foreign                  int // times that another address than the guest's has spoken on a port that waits
 }
 
 // voice is a MAC address that has spoken on a port.
@@ -31,8 +32,20 @@ type voice struct {
 	at   time.Time
 }
 
+// promise lets the plugin rely on us, which needs CAP_NET_RAW for guests on locked
+// ports.
+func promise() (release func() error, err error) {
+	const loopback = 1 // any device will do
+	e, err := openEar(loopback, mac.Addr{})
+	if err != nil {
+		return nil, fmt.Errorf("hear guests: %w", err)
+	}
+	e.close()
+	return attach.Follow()
+}
+
 func newFollower() follower {
-	return follower{ears: map[string]*ear{}, voices: make(chan voice), strangers: map[string]int{}}
+	return follower{ears: map[string]*ear{}, voices: make(chan voice), strangers: map[string]int{}, states: map[string]attach.State{}}
 }
 
 func (f *follower) close() {
@@ -66,6 +79,7 @@ func (k *keeper) heard(v voice) {
 		k.admit(p, v.at)
 	default:
 		k.foreign++
+		k.Metrics.foreign.Inc()
 		if k.strangers[v.port]++; k.strangers[v.port] > 1 {
 			return // once is enough
 		}
@@ -122,6 +136,9 @@ func (k *keeper) follow(p attach.Attached, at time.Time) {
 		running, err = k.activate(p, at)
 	}
 	k.tell(p, err)
+	if k.states[p.PortName()] = attach.Awaited; running {
+		k.states[p.PortName()] = attach.Running
+	}
 	k.listen(p, p.Locked && !running)
 }
 
@@ -141,7 +158,8 @@ func (k *keeper) activate(p attach.Attached, at time.Time) (running bool, err er
 	}
 	took := time.Since(at)
 	k.activations++
-	k.activationTime += took
+	k.Metrics.activation.Observe(took.Seconds())
+	k.states[p.PortName()] = attach.Running
 	delete(k.strangers, p.PortName())
 	k.Log.Info("the guest has spoken: it has its entry", append(about(part{p.PortName(), attach.HostSide}, p), "took", took)...)
 	return true, nil
@@ -153,8 +171,20 @@ func (k *keeper) withdraw(p attach.Attached) (running bool, err error) {
 		return true, err
 	}
 	k.withdrawals++
+	k.Metrics.withdrawals.Inc()
 	k.Log.Info("the VMM has gone: the guest's entry is taken out", about(part{p.PortName(), attach.HostSide}, p)...)
 	return false, nil
+}
+
+// publishFollowed tells how many guests are waited for, and how many run.
+func (k *keeper) publishFollowed() {
+	n := map[attach.State]int{}
+	for _, state := range k.states {
+		n[state]++
+	}
+	for _, state := range []attach.State{attach.Awaited, attach.Running} {
+		k.Metrics.followed.WithLabelValues(string(state)).Set(float64(n[state]))
+	}
 }
 
 // listen opens and closes the ear at the port.

@@ -137,6 +137,7 @@ func (k *keeper) forget(name string) {
 	k.unhear(name)
 	delete(k.strangers, name)
 	delete(k.lifts, name)
+	delete(k.states, name)
 	for _, side := range sides {
 		delete(k.state, part{name, side})
 	}

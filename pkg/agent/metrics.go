@@ -21,6 +21,10 @@ type Metrics struct {
 	comparison   prometheus.Histogram
 	lost         prometheus.Counter
 
+	followed             *prometheus.GaugeVec
+	activation           prometheus.Histogram
+	withdrawals, foreign prometheus.Counter
+
 	sweeps, runtimeErrors prometheus.Counter
 	strays                prometheus.Gauge
 }
@@ -48,6 +52,19 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		}),
 		lost: with.NewCounter(prometheus.CounterOpts{
 			Name: "tapbridge_agent_events_lost_total", Help: "Times that the kernel's events came faster than they were read; everything is compared then.",
+		}),
+		followed: with.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "tapbridge_agent_followed_ports", Help: "Ports with fdb follow, by whether their guest is waited for or runs: waiting, running.",
+		}, []string{"state"}),
+		activation: with.NewHistogram(prometheus.HistogramOpts{
+			Name: "tapbridge_agent_activation_seconds", Help: "Time from the kernel's word of a guest's first frame to its forwarding entry, with fdb follow.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 14),
+		}),
+		withdrawals: with.NewCounter(prometheus.CounterOpts{
+			Name: "tapbridge_agent_withdrawals_total", Help: "Times that a forwarding entry was taken out because the VMM had gone, with fdb follow.",
+		}),
+		foreign: with.NewCounter(prometheus.CounterOpts{
+			Name: "tapbridge_agent_foreign_addresses_total", Help: "Times that another address than the guest's has spoken on a port that waits for its guest; some of them only where there are many.",
 		}),
 		sweeps: with.NewCounter(prometheus.CounterOpts{
 			Name: "tapbridge_agent_sweeps_total", Help: "Ports that were removed because the runtime does not know their sandbox.",
@@ -123,6 +140,7 @@ func (k *keeper) publish(now time.Time) {
 		all[standing{state: unrecorded}] = n
 	}
 	k.Metrics.ports.now.Store(&all)
+	k.publishFollowed()
 }
 
 // stands is the worse of both sides.

@@ -9,19 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// followFile has a lock for each network namespace in which an agent follows guests.
-// It tells nothing by being there.
-const followFile = "/run/tapbridge-agent.lock"
-
-// agents is what the offset in followFile is made of besides the namespace; no
-// bridge can have that name.
+// agents is the name for which an agent that follows guests holds a byte of lockFile,
+// in each network namespace another one; no bridge can have it.
 const agents = "/agent"
 
 // Follow tells everybody in this network namespace that there is an agent, until
 // release or the end of the process: the kernel drops the lock, however that ends.
 // Several agents can tell so.
 func Follow() (release func() error, err error) {
-	f, err := os.OpenFile(followFile, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(lockFile, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("tell that guests are followed: %w", err)
 	}
@@ -31,14 +27,14 @@ func Follow() (release func() error, err error) {
 		err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &l)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("tell that guests are followed: lock %q: %w", followFile, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("tell that guests are followed: lock %q: %w", lockFile, err), f.Close())
 	}
 	return f.Close, nil
 }
 
 // Followed reports whether an agent follows the guests of this network namespace.
 func Followed() (bool, error) {
-	f, err := os.OpenFile(followFile, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	f, err := os.OpenFile(lockFile, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
@@ -52,7 +48,7 @@ func Followed() (bool, error) {
 	}
 	l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: at, Len: 1}
 	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l); err != nil {
-		return false, fmt.Errorf("look for an agent: lock of %q: %w", followFile, err)
+		return false, fmt.Errorf("look for an agent: lock of %q: %w", lockFile, err)
 	}
 	return l.Type != unix.F_UNLCK, nil
 }

@@ -48,7 +48,7 @@ func TestLeastPrivilegesOfAgent(t *testing.T) {
 	want := core.SecurityContext{
 		AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes,
 		AppArmorProfile: &core.AppArmorProfile{Type: core.AppArmorProfileTypeUnconfined},
-		Capabilities:    &core.Capabilities{Drop: []core.Capability{"ALL"}, Add: []core.Capability{"NET_ADMIN", "NET_BROADCAST", "SYS_ADMIN", "SYS_PTRACE"}},
+		Capabilities:    &core.Capabilities{Drop: []core.Capability{"ALL"}, Add: []core.Capability{"NET_ADMIN", "NET_BROADCAST", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"}},
 	}
 	if diff := cmp.Diff(&want, agent.SecurityContext); diff != "" {
 		t.Errorf("the container (-want +got):\n%s", diff)

@@ -15,7 +15,7 @@ import (
 )
 
 // The agent that the DaemonSet starts repairs both sides of a pod's port, in its container, with the capabilities of the manifest:
-// NET_BROADCAST, NET_ADMIN, SYS_PTRACE, SYS_ADMIN.
+// NET_BROADCAST, NET_ADMIN, NET_RAW, SYS_PTRACE, SYS_ADMIN.
 func TestAgentInItsContainer(t *testing.T) {
 	c := newCluster(t)
 	c.loadImage()
@@ -35,7 +35,7 @@ mount --bind "$0" /run/containerd/containerd.sock`, c.socket(), namespaces)
 	c.pristine = nstest.World(c.net)
 	agent := c.launch(pod.Namespace, pod)
 	eventually(t, "the agent is ready", func() error { return agent.allReady() })
-	agent.requireConfined("agent", "0000000000281800", "/run/tapbridge.lock")
+	agent.requireConfined("agent", "0000000000283800", "/run/tapbridge.lock")
 
 	p := c.start("vm", nil, peerAs("peer", libvirtUser, "hold", "tap0"))
 	sandbox := p.sandbox()
