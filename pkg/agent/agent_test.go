@@ -2,6 +2,7 @@ package agent
 
 import (
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"github.com/tapbridge/tapbridge/internal/nstest"
 	"github.com/tapbridge/tapbridge/pkg/attach"
@@ -252,6 +254,41 @@ func TestPodsAreComparedInPortions(t *testing.T) {
 		for i, after := range []time.Duration{0, time.Hour / 3, time.Hour * 2 / 3} {
 			k.compareDue(begin.Add(after + time.Minute))
 			count(6, 3+float64(i)+1)
+		}
+	})
+}
+
+// Pods that nothing leads into are searched for once an interval, not once each.
+func TestOneSearchForAllPods(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	for i := range 3 {
+		a := wish(port.Tap)
+		n.pod = nstest.New(t)
+		a.ID, a.Guest[5] = port.ID{ContainerID: "4f5c", IfName: "net" + strconv.Itoa(i)}, byte(i)
+		n.apply(a)
+		if err := unix.Unmount(n.pod.Path, unix.MNT_DETACH); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.host.Do(func() {
+		s, err := attach.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		k := newKeeper(s, Options{Interval: time.Hour, Log: slog.New(slog.NewJSONHandler(n.log, nil))})
+		k.compareAll(false)
+		one := k.ports[slices.Sorted(maps.Keys(k.ports))[0]]
+		k.compare(one, attach.PodSide, time.Now())
+		for name, p := range k.ports {
+			if !k.pods.missed[p.Port.NetNsID] {
+				t.Errorf("%s would be searched for again", name)
+			}
+		}
+		k.compareAll(false)
+		if len(k.pods.missed) > 0 {
+			t.Error("nothing is searched for ever again")
 		}
 	})
 }

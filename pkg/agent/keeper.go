@@ -43,10 +43,11 @@ func newKeeper(s *attach.Site, o Options) *keeper {
 	if o.Health == nil {
 		o.Health = &Health{}
 	}
+	known := newKnown()
 	return &keeper{
 		Options: o, site: s, queue: newQueue(),
-		known: newKnown(), state: map[part]*state{},
-		pods: podPaths{site: s}, nameless: map[string]bool{},
+		known: known, state: map[part]*state{},
+		pods: podPaths{site: s, ports: known.ports}, nameless: map[string]bool{},
 		follower: newFollower(),
 		promoter: newPromoter(),
 	}

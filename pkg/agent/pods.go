@@ -10,6 +10,7 @@ import (
 // keep a pod's devices alive after it, but where to find one.
 type podPaths struct {
 	site   *attach.Site
+	ports  map[string]attach.Attached // those of the keeper
 	paths  map[int]string
 	missed map[int]bool // not found by the last search; nil: none has been made
 }
@@ -18,7 +19,7 @@ type podPaths struct {
 func (p *podPaths) mayRefresh() { p.missed = nil }
 
 // in calls f inside the pod of a. It searches the node's processes only where the
-// path it knows does not lead there any more.
+// path it knows does not lead there any more, and once for all ports.
 func (p *podPaths) in(a attach.Attached, f func(*attach.Site) error) error {
 	id := a.Port.NetNsID
 	err := p.site.InPodOf(a, p.paths[id], f)
@@ -28,9 +29,20 @@ func (p *podPaths) in(a attach.Attached, f func(*attach.Site) error) error {
 	if p.missed == nil {
 		p.missed = map[int]bool{}
 	}
-	p.paths = p.site.Pods()
+	p.search()
 	if err = p.site.InPodOf(a, p.paths[id], f); errors.Is(err, attach.ErrNoPod) {
 		p.missed[id] = true
 	}
 	return err
+}
+
+// search also notes which pods there is no way into: each of them would be a reason to
+// search again.
+func (p *podPaths) search() {
+	p.paths = p.site.Pods()
+	for _, a := range p.ports {
+		if id := a.Port.NetNsID; p.paths[id] == "" {
+			p.missed[id] = true
+		}
+	}
 }
