@@ -292,3 +292,25 @@ func TestOneSearchForAllPods(t *testing.T) {
 		}
 	})
 }
+
+// A port that goes while all are compared is not spoken of.
+func TestPortGoesMeanwhile(t *testing.T) {
+	eachMode(t, func(n *node, a port.Attachment) {
+		n.apply(a)
+		n.site(func(s *attach.Site) {
+			k := newKeeper(s, Options{Interval: time.Hour, Log: slog.New(slog.NewJSONHandler(n.log, nil))})
+			k.compareAll(true)
+			look, all, _, err := s.Survey()
+			if err != nil || len(all) != 1 {
+				n.Fatal(all, err)
+			}
+			if err := s.Remove(a.ID); err != nil {
+				n.Fatal(err)
+			}
+			k.compareBy(look, all[0], attach.HostSide, time.Now())
+			if said := n.log.with(""); len(said) > 0 {
+				n.Errorf("logged:\n%s", n.log)
+			}
+		})
+	})
+}

@@ -164,9 +164,16 @@ func (k *keeper) compareBy(host *attach.Site, p attach.Attached, side attach.Sid
 	err := k.on(host, p, side, func(site *attach.Site) error { return k.keep(site, p, w, s) })
 	if errors.Is(err, attach.ErrBusy) {
 		k.add(w, time.Now().Add(again))
-	} else if err != nil {
+	} else if err != nil && k.stands(p) {
 		k.report(w, p, s, nil, err)
 	}
+}
+
+// stands reports whether a port is still there: one that goes while it is looked at
+// is an error that nobody needs to know.
+func (k *keeper) stands(p attach.Attached) bool {
+	_, there, err := k.site.Seek(p)
+	return there || err != nil
 }
 
 // find sees a port for the first time, or again. One that has gone is forgotten.

@@ -134,7 +134,7 @@ func (k *keeper) publish(now time.Time) {
 	all := map[standing]int{}
 	for name, p := range k.ports {
 		all[standing{p.Bridge, string(p.Mode), right}] += 0
-		all[standing{p.Bridge, string(p.Mode), k.stands(name, now)}]++
+		all[standing{p.Bridge, string(p.Mode), k.standing(name, now)}]++
 	}
 	if n := len(k.nameless); n > 0 {
 		all[standing{state: unrecorded}] = n
@@ -143,8 +143,8 @@ func (k *keeper) publish(now time.Time) {
 	k.publishFollowed()
 }
 
-// stands is the worse of both sides.
-func (k *keeper) stands(name string, now time.Time) string {
+// standing is the worse of both sides.
+func (k *keeper) standing(name string, now time.Time) string {
 	state := right
 	for _, side := range sides {
 		switch s := k.state[part{name, side}]; {
