@@ -106,6 +106,7 @@ func TestPromoteAndDemote(t *testing.T) {
 					t.Errorf("promoted: %v", err)
 				}
 				n.wantNoFrameByVeth(a, guest, lan)
+				n.wantNoStranger(a, guest, lan)
 				guest.Close()
 				n.wantAbandoned(a)
 				n.mustDemote(a)
@@ -118,6 +119,18 @@ func TestPromoteAndDemote(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// wantNoStranger sends from a MAC address that is not the guest's.
+func (n *node) wantNoStranger(a port.Attachment, guest, lan *nstest.Wire) {
+	n.Helper()
+	if !a.Locked {
+		return
+	}
+	frame := nstest.Frame([]byte{2, 0, 0, 0, 0, 9}, []byte{0x52, 0x54, 0, 0, 0, 0x99}, 100, "stranger")
+	if got := nstest.Count(n.T, guest, lan, frame, 10); got != 0 {
+		n.Errorf("promoted and locked: %d frames of 10 from a stranger's MAC address pass", got)
 	}
 }
 
