@@ -80,7 +80,7 @@ func (k *keeper) settle(p attach.Attached) {
 // suspect looks at what an event says of a promoted tap: by the time that it is
 // compared, its MAC address may be right again.
 func (k *keeper) suspect(e rtnl.Event) {
-	if e.NetNsID != rtnl.NoPeer || e.Address.IsZero() {
+	if e.NetNsID != rtnl.NoPeer || e.Address.IsZero() || len(k.topics[e.Name]) != 1 { // a tap is one port's affair
 		return
 	}
 	for name := range k.topics[e.Name] {

@@ -28,13 +28,32 @@ func (s *Site) Want(a port.Attachment) (port.Port, error) {
 }
 
 // promoted finds the tap on the host: that alone tells that it is promoted, or half
-// of it is done.
+// of it is done. It may have another name there where the veth end is down.
 func (s *Site) promoted(a port.Attachment) (rtnl.Link, bool, error) {
 	if !a.Promote {
 		return rtnl.Link{}, false, nil
 	}
 	l, there, err := find(s.host, a.PromotedName())
-	return l, there && isTap(l) && ours(l, a.ID), err
+	if err != nil || there {
+		return l, there && isTap(l) && ours(l, a.ID), err
+	}
+	idle, there, err := find(s.host, a.PortName())
+	if err != nil || !there || idle.Up() {
+		return rtnl.Link{}, false, err
+	}
+	l, there, err = s.strayTap(a.ID)
+	return l, there && l.Name != a.TapName(), err // where the pod's namespace is the host's, it is at home
+}
+
+// strayTap looks for the tap among all devices of the host.
+func (s *Site) strayTap(id port.ID) (rtnl.Link, bool, error) {
+	links, err := s.host.Links()
+	mine := belonging(links, id)
+	i := slices.IndexFunc(mine, isTap)
+	if i < 0 {
+		return rtnl.Link{}, false, err
+	}
+	return mine[i], true, err
 }
 
 // Promotion is where a tap is.
@@ -102,6 +121,10 @@ func (r *repairs) fit(found []string) error {
 	if found = append(found, more...); len(found) > 0 {
 		return fmt.Errorf("%w: %s", ErrUnfit, strings.Join(found, "; "))
 	}
+	t, err := r.pod.LinkNamed(r.a.TapName())
+	if err != nil {
+		return err
+	}
 	br, err := r.host.LinkNamed(r.a.Bridge)
 	if err != nil {
 		return err
@@ -109,6 +132,8 @@ func (r *repairs) fit(found []string) error {
 	switch stp, _ := br.Data.Uint32(nl.IFLA_BR_STP_STATE); {
 	case !r.a.Promote:
 		return fmt.Errorf("%w: it was not asked for", ErrUnfit)
+	case !t.Plugged():
+		return fmt.Errorf("%w: no VMM has it open", ErrUnfit)
 	case r.a.Guarded:
 		return fmt.Errorf("%w: the guard knows the veth end only", ErrUnfit)
 	case stp != 0: // a new port would not forward for twice the forward delay
@@ -194,13 +219,7 @@ func (r *repairs) onHost() (rtnl.Link, bool, error) {
 	if err != nil || there {
 		return l, there, err
 	}
-	links, err := r.host.Links()
-	mine := belonging(links, r.a.ID)
-	i := slices.IndexFunc(mine, isTap)
-	if i < 0 {
-		return rtnl.Link{}, false, err
-	}
-	return mine[i], true, err
+	return r.strayTap(r.a.ID)
 }
 
 // endWithPort removes what is left where the port has gone.
@@ -211,12 +230,20 @@ func (r *repairs) endWithPort(err error) error {
 	return err
 }
 
-// standIn makes ready to change the port that is the tap. A bridge must be there:
-// what a tap without one lets in would be for the node itself.
+// standIn makes ready to change the port that is the tap, by its name first. A bridge
+// must be there: what a tap without one lets in would be for the node itself.
 func (r *repairs) standIn() error {
 	l, there, err := r.promoted(r.a)
 	if err != nil || !there {
 		return err
+	}
+	if l.Name != r.want.Name {
+		if err := r.rename(r.host, l, r.want.Name); err != nil {
+			return err
+		}
+		if _, err := r.look(); err != nil {
+			return err
+		}
 	}
 	if r.port = l.Index; !l.Up() {
 		if err := alone(l); err != nil {

@@ -169,13 +169,34 @@ func TestDemoteUnderAVMM(t *testing.T) {
 	n, a := newNode(t), promotable()
 	n.mustApply(a)
 	lan, guest := nstest.OpenLink(t, n.lan, "down0"), n.vmm(a, n.pod, a.TapName(), a.PortName())
+	n.wantInspected(a, "")
 	n.mustPromote(a)
+	n.wantInspected(a, a.PromotedName())
 	n.mustDemote(a)
+	n.wantInspected(a, "")
 	nstest.WaitForwarding(t, n.host, a.PortName())
 	n.wantReach(a, guest, lan, "demoted")
 	if err := n.driftNow(a); err != nil {
 		t.Error(err)
 	}
+}
+
+// wantInspected is what `tapbridge ports` knows.
+func (n *node) wantInspected(a port.Attachment, promoted string) {
+	n.Helper()
+	n.site(func(s *Site) {
+		all, err := s.Inspect()
+		if err != nil || len(all) != 1 {
+			n.Fatalf("%+v, %v", all, err)
+		}
+		got := all[0]
+		if got.Promoted != promoted || got.Carrier == nil || !*got.Carrier || len(got.Wrong) > 0 || got.PodUnknown || got.Port.Name != a.PortName() {
+			n.Errorf("want %q promoted and all right: %+v", promoted, got)
+		}
+		if (got.Redirect == nil) != (promoted != "") {
+			n.Errorf("redirected by %v", got.Redirect)
+		}
+	})
 }
 
 func TestPromoteInVLANs(t *testing.T) {
@@ -321,6 +342,9 @@ func TestUnfit(t *testing.T) {
 			}
 			n.wantWorld(before, "unfit,")
 			guest.Close()
+			if done, err := n.promote(a); done || !errors.Is(err, ErrUnfit) {
+				t.Errorf("promote without a VMM: %v, %v", done, err)
+			}
 		})
 	}
 }

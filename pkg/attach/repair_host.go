@@ -23,13 +23,13 @@ func (r *repairs) repairHost() error {
 			return err
 		}
 	}
-	if r.got.End == nil {
-		return nil // removed since
-	}
 	if r.want.Idle != nil {
 		if err := r.standIn(); err != nil {
 			return err
 		}
+	}
+	if r.got.End == nil {
+		return nil // removed since
 	}
 	end := made{r.want.End, r.host, r.port}
 	fixes := r.still(end, *r.got.End)
