@@ -25,8 +25,6 @@ type Metrics struct {
 	activation           prometheus.Histogram
 	withdrawals, foreign prometheus.Counter
 
-	promotions, demotions, moveFailures prometheus.Counter
-
 	sweeps, runtimeErrors prometheus.Counter
 	strays                prometheus.Gauge
 }
@@ -61,15 +59,6 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		activation: with.NewHistogram(prometheus.HistogramOpts{
 			Name: "tapbridge_agent_activation_seconds", Help: "Time from the kernel's word of a guest's first frame to its forwarding entry, with fdb follow.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 14),
-		}),
-		promotions: with.NewCounter(prometheus.CounterOpts{
-			Name: "tapbridge_agent_promotions_total", Help: "Times that a tap became the port in place of its veth pair.",
-		}),
-		demotions: with.NewCounter(prometheus.CounterOpts{
-			Name: "tapbridge_agent_demotions_total", Help: "Times that a promoted tap was put back into its pod.",
-		}),
-		moveFailures: with.NewCounter(prometheus.CounterOpts{
-			Name: "tapbridge_agent_move_failures_total", Help: "Times that a tap could not be promoted, or put back.",
 		}),
 		withdrawals: with.NewCounter(prometheus.CounterOpts{
 			Name: "tapbridge_agent_withdrawals_total", Help: "Times that a forwarding entry was taken out because the VMM had gone, with fdb follow.",

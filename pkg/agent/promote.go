@@ -24,7 +24,7 @@ type promoter struct {
 	pulse *time.Timer
 	beats bool
 
-	promotions, demotions int
+	promotions, demotions, failures int
 }
 
 // lift is what is remembered of one tap.
@@ -144,13 +144,12 @@ func (k *keeper) promote(p attach.Attached, l *lift) {
 	case errors.Is(err, attach.ErrBusy):
 		return // the next time
 	case err != nil:
-		k.Metrics.moveFailures.Inc()
+		k.failures++
 		l.pause()
 		log.Warn("the tap is not promoted: frames go by the veth pair", "error", err, "again", l.rest)
 		return
 	case done:
 		k.promotions++
-		k.Metrics.promotions.Inc()
 		log.Info("promoted: the tap is the port", "tap", p.PromotedName(), "took", time.Since(begin))
 	}
 	l.waits, l.since = false, time.Now()
@@ -164,14 +163,13 @@ func (k *keeper) demote(p attach.Attached, l *lift, because string) {
 	case errors.Is(err, attach.ErrBusy):
 		k.add(part{p.PortName(), attach.HostSide}, time.Now().Add(again))
 	case err != nil:
-		k.Metrics.moveFailures.Inc()
+		k.failures++
 		if l.stuck != err.Error() {
 			log.Warn("the tap is not put back into the pod", "error", err)
 		}
 		l.stuck = err.Error()
 	default:
 		k.demotions++
-		k.Metrics.demotions.Inc()
 		if l.stuck = ""; time.Since(l.since) > longestRest {
 			l.rest = 0
 		}
