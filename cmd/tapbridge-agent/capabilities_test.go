@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"net"
 	"os"
 	"regexp"
 	"slices"
@@ -50,7 +52,8 @@ exec setpriv --no-new-privs --bounding-set "$0" "$@"`, "-all,+"+strings.Join(cap
 }
 
 // heals reports whether an agent with these capabilities puts everything right on both
-// sides of a port, where nothing leads into the pod but a process of another user.
+// sides of a port, where nothing leads into the pod but a process of another user, and
+// hears a guest's first frame at a locked one.
 func heals(t *testing.T, capabilities []string) (bool, string) {
 	t.Helper()
 	s := &shock{T: t, host: nstest.New(t), pod: nstest.New(t), live: map[port.ID]port.Attachment{}}
@@ -60,8 +63,10 @@ func heals(t *testing.T, capabilities []string) (bool, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = resident.Process.Kill(); _ = resident.Wait() })
-	a := wish(1)
+	a, b := wish(1), wish(2)
+	b.Table = port.Follow
 	s.attach(a)
+	s.attach(b)
 	s.agent = confined(t, s.host, s.pod, capabilities)
 	time.Sleep(300 * time.Millisecond) // some never start
 	for _, command := range []string{"bridge link set dev PORT learning on", "ip link set PORT nomaster", "ip link del IFB", "sysctl -w net.ipv6.conf.PORT.disable_ipv6=0"} {
@@ -70,12 +75,17 @@ func heals(t *testing.T, capabilities []string) (bool, string) {
 	for _, command := range []string{"tc qdisc del dev TAP ingress", "ip link set TAP mtu 1300", "sysctl -w net.ipv6.conf.TAP.disable_ipv6=0"} {
 		s.pod.Run(t, "sh", "-c", strings.ReplaceAll(command, "TAP", a.TapName()))
 	}
+	vmm := nstest.OpenTap(t, s.pod, b.TapName())
+	first := nstest.Frame(net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, b.Guest.HardwareAddr(), 60, "first")
+	follows := false
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if s.wrong() == "" {
+		vmm.Send(first)
+		follows = strings.Contains(s.host.Run(t, "bridge", "fdb", "show", "dev", b.PortName()), b.Guest.String())
+		if follows && s.wrong() == "" {
 			return true, ""
 		}
 	}
-	return false, s.wrong() + s.agent.log.String()
+	return false, fmt.Sprintf("follows %v, wrong:\n%s%s", follows, s.wrong(), &s.agent.log)
 }
 
 // The agent does all its work with what the manifest gives it, and with one capability

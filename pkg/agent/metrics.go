@@ -25,6 +25,8 @@ type Metrics struct {
 	activation           prometheus.Histogram
 	withdrawals, foreign prometheus.Counter
 
+	promotions, demotions, unpromoted prometheus.Counter
+
 	sweeps, runtimeErrors prometheus.Counter
 	strays                prometheus.Gauge
 }
@@ -65,6 +67,15 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		}),
 		foreign: with.NewCounter(prometheus.CounterOpts{
 			Name: "tapbridge_agent_foreign_addresses_total", Help: "Times that another address than the guest's has spoken on a port that waits for its guest; some of them only where there are many.",
+		}),
+		promotions: with.NewCounter(prometheus.CounterOpts{
+			Name: "tapbridge_agent_promotions_total", Help: "Taps that were promoted to ports.",
+		}),
+		demotions: with.NewCounter(prometheus.CounterOpts{
+			Name: "tapbridge_agent_demotions_total", Help: "Promoted taps that were put back into the pod.",
+		}),
+		unpromoted: with.NewCounter(prometheus.CounterOpts{
+			Name: "tapbridge_agent_promotion_failures_total", Help: "Times that a tap could not be promoted or put back.",
 		}),
 		sweeps: with.NewCounter(prometheus.CounterOpts{
 			Name: "tapbridge_agent_sweeps_total", Help: "Ports that were removed because the runtime does not know their sandbox.",

@@ -145,11 +145,13 @@ func (k *keeper) promote(p attach.Attached, l *lift) {
 		return // the next time
 	case err != nil:
 		k.failures++
+		k.Metrics.unpromoted.Inc()
 		l.pause()
 		log.Warn("the tap is not promoted: frames go by the veth pair", "error", err, "again", l.rest)
 		return
 	case done:
 		k.promotions++
+		k.Metrics.promotions.Inc()
 		log.Info("promoted: the tap is the port", "tap", p.PromotedName(), "took", time.Since(begin))
 	}
 	l.waits, l.since = false, time.Now()
@@ -164,12 +166,14 @@ func (k *keeper) demote(p attach.Attached, l *lift, because string) {
 		k.add(part{p.PortName(), attach.HostSide}, time.Now().Add(again))
 	case err != nil:
 		k.failures++
+		k.Metrics.unpromoted.Inc()
 		if l.stuck != err.Error() {
 			log.Warn("the tap is not put back into the pod", "error", err)
 		}
 		l.stuck = err.Error()
 	default:
 		k.demotions++
+		k.Metrics.demotions.Inc()
 		if l.stuck = ""; time.Since(l.since) > longestRest {
 			l.rest = 0
 		}
