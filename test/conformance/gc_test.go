@@ -141,7 +141,7 @@ func Test70GCGoesOn(t *testing.T) {
 	eachMode(t, func(t *testing.T, n *node) {
 		before, wentOn := n.world(), 0
 		stale := n.conf(recording, conf{validKey: valid()})
-		for nth := 2; nth < 26; nth += 2 {
+		for nth := 2; nth < 26; nth++ {
 			for _, name := range []string{"net1", "net2"} {
 				n.call("ADD", n.conf(), of("stale", name)).ok()
 			}
