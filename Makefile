@@ -57,7 +57,8 @@ e2e: buildah ## the built plugin under containerd, CRI-O, kubelet and Multus, wi
 	cd test/e2e && go vet ./... && TAPBRIDGE_TEST_REQUIRE=all go test -count=1 -timeout 45m -v .
 
 .PHONY: faults
-faults: tools build ## fail and kill at every system call of every verb; five minutes of verbs at random (as root)
+faults: tools build ## fail and kill at every system call of every verb; five minutes of verbs, a thousand of an agent's lives at random (as root)
+	TAPBRIDGE_FAULTS=all go test -count=1 -v -timeout 1h ./cmd/tapbridge-agent -run '^TestKilledAtRandom$$'
 	cd test && TAPBRIDGE_FAULTS=all go test -count=1 -v -timeout 2h ./conformance -run '^Test(Faults|Storm)$$'
 
 .PHONY: fuzz
