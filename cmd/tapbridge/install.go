@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -21,10 +20,13 @@ const installUsage = "usage: tapbridge install [-stay] DIR"
 // nobody but root may change it.
 const installMode = 0o755
 
-// installTemp matches the names that os.CreateTemp makes of tempPattern.
-var installTemp = regexp.MustCompile(`^\.tapbridge-[0-9]+$`)
-
+// tempPattern is what os.CreateTemp makes a name of, by digits for the star.
 const tempPattern = ".tapbridge-*"
+
+func isTemp(name string) bool {
+	digits, is := strings.CutPrefix(name, strings.TrimSuffix(tempPattern, "*"))
+	return is && digits != "" && strings.Trim(digits, "0123456789") == ""
+}
 
 // install copies the running program into a folder of plugins. With -stay it
 // then waits for SIGTERM: a DaemonSet's container must not end, and an image
@@ -184,7 +186,7 @@ func removeTemps(folder *os.File) error {
 	for _, name := range names {
 		path := filepath.Join(folder.Name(), name)
 		info, err := os.Lstat(path)
-		if !installTemp.MatchString(name) || err != nil || !info.Mode().IsRegular() {
+		if !isTemp(name) || err != nil || !info.Mode().IsRegular() {
 			continue
 		}
 		if err := os.Remove(path); err != nil {

@@ -121,6 +121,7 @@ func TestPromotion(t *testing.T) {
 		guest.Close()
 		n.right(a, false, "the VMM has gone")
 	}
+	n.await("a line for the last move", func() bool { return len(n.log.with("demoted")) > 1 })
 	if said := append(n.log.with("promoted"), n.log.with("demoted")...); len(said) != 4 {
 		t.Errorf("logged:\n%s", n.log)
 	}
