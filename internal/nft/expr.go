@@ -76,9 +76,14 @@ func Drop() Expr { return Expr{kind: "immediate", what: drop} }
 // Goto goes on in another chain, for good.
 func Goto(chain string) Expr { return Expr{kind: "immediate", what: goTo, name: chain} }
 
+// Masquerade gives the packet the address of the device that it leaves by.
+func Masquerade() Expr { return Expr{kind: "masq"} }
+
 func (e Expr) attributes() []*nl.RtAttr {
 	register := uint32(e.register)
 	switch e.kind {
+	case "masq":
+		return nil
 	case "meta":
 		return []*nl.RtAttr{Number(unix.NFTA_META_DREG, register), Number(unix.NFTA_META_KEY, e.what)}
 	case "payload":

@@ -3,9 +3,6 @@ package attach
 import (
 	"errors"
 	"fmt"
-	"os"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
@@ -16,20 +13,6 @@ import (
 // gatewayLock is for what the attachments of all bridges share: the sysctls and
 // the table of masquerade rules. No bridge can have that name.
 const gatewayLock = "/gateway"
-
-// lockWithChildren is a lock that nft inherits: when we are killed, it lasts until
-// an nft that we have started has done its work, so that a DEL cannot look for
-// rules before they are there.
-func lockWithChildren(name string) (*os.File, error) {
-	f, err := openLocked(name)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFD, 0); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %q: %w", name, err), f.Close())
-	}
-	return f, nil
-}
 
 // MayServe refuses what Serve could not do, as far as that can be told before the
 // guest has its address. Errors: gateway.ErrUnsupported, gateway.ErrAddress.
@@ -52,13 +35,13 @@ func (s *Site) MayServe(br bridge.Bridge, assign, masquerade bool) error {
 
 // Serve makes the node the gateway of a standing attachment and calls then. If
 // that or anything before it fails, all is taken back. Errors: ErrBusy,
-// gateway.ErrAddress, and what the kernel and nft say.
+// gateway.ErrAddress, and what the kernel says.
 func (s *Site) Serve(a port.Attachment, w gateway.Wish, then func() error) error {
-	held, err := lockWithChildren(gatewayLock)
+	unlock, err := lock(gatewayLock)
 	if err != nil {
 		return err
 	}
-	defer held.Close()
+	defer unlock()
 	br, err := bridge.Find(s.host, a.Bridge)
 	if err != nil {
 		return err
@@ -141,12 +124,12 @@ func (s *Site) unmasqueradeOthers(network string, valid []port.ID) error {
 // afterServing waits for a Serve under way. Where nothing can be locked, for want
 // of a writable /run, nobody serves.
 func afterServing(do func() error) error {
-	held, err := lockWithChildren(gatewayLock)
+	unlock, err := lock(gatewayLock)
 	if errors.Is(err, ErrBusy) {
 		return err
 	}
 	if err == nil {
-		defer held.Close()
+		defer unlock()
 	}
 	return do()
 }
@@ -154,7 +137,7 @@ func afterServing(do func() error) error {
 // owner is whose rules are those of a. The port's name stands for the container
 // id, which a record may have hashed.
 func owner(a port.Attachment) gateway.Owner {
-	return gateway.Owner{Network: a.Network, Port: a.PortName(), IfName: a.IfName}
+	return gateway.Owner{Port: a.PortName(), Network: a.Network}
 }
 
 func deviceOf(br bridge.Bridge) gateway.Device {

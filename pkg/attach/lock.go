@@ -29,16 +29,6 @@ func lock(bridge string) (unlock func() error, err error) {
 }
 
 func lockWithin(bridge string, wait time.Duration) (unlock func() error, err error) {
-	f, err := openLockedWithin(bridge, wait)
-	if err != nil {
-		return nil, err
-	}
-	return f.Close, nil
-}
-
-func openLocked(bridge string) (*os.File, error) { return openLockedWithin(bridge, lockWait) }
-
-func openLockedWithin(bridge string, wait time.Duration) (*os.File, error) {
 	fd, err := unix.Open(lockFile, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock bridge %q: open %s: %w", bridge, lockFile, err)
@@ -51,7 +41,7 @@ func openLockedWithin(bridge string, wait time.Duration) (*os.File, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock bridge %q: %w", bridge, err), f.Close())
 	}
-	return f, nil
+	return f.Close, nil
 }
 
 // offset is the bridge's byte. Bridges of one name in two namespaces have

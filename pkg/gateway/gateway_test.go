@@ -2,13 +2,11 @@ package gateway
 
 import (
 	"errors"
-	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 
-	"github.com/containernetworking/plugins/pkg/ip"
+	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
@@ -239,8 +237,8 @@ func caught(f func()) {
 
 var (
 	guests    = prefixes("10.0.0.2/24 fd00::2/64")
-	mine      = Owner{"vms", "c1", "net1"}
-	neighbour = Owner{"vms", "c2", "net1"}
+	mine      = Owner{Port: "tb000000000001", Network: "vms"}
+	neighbour = Owner{Port: "tb000000000002", Network: "vms"}
 )
 
 func (n node) ruleset() string {
@@ -286,7 +284,7 @@ func TestMasquerade(t *testing.T) {
 		}
 		return err
 	})
-	n.must(func() error { return Unmasquerade(Owner{Port: mine.Port, IfName: mine.IfName}) })
+	n.must(func() error { return Unmasquerade(Owner{Port: mine.Port}) })
 	if got := n.ruleset(); got != one {
 		t.Errorf("ruleset is %s, want %s", got, one)
 	}
@@ -297,22 +295,38 @@ func TestMasquerade(t *testing.T) {
 }
 
 func TestUnmasqueradeOthers(t *testing.T) {
+	long := strings.Repeat("l", 200)
 	n := newNode(t)
-	n.must(func() error { // the reference plugins' own rule, in a network of the same name
-		nftables := "nftables"
-		theirs := []*net.IPNet{{IP: net.IPv4(10, 0, 0, 3).To4(), Mask: net.CIDRMask(24, 32)}}
-		return ip.SetupIPMasqForNetworks(&nftables, theirs, mine.Network, "net1", "c3")
-	})
 	n.masquerade(mine)
+	n.masquerade(Owner{Port: "tb000000000003", Network: long + "2"})
 	before := n.ruleset()
 	n.masquerade(neighbour)
 	n.must(func() error { return UnmasqueradeOthers("other", nil) })
-	if got := n.ruleset(); strings.Count(got, " masquerade ") != 5 {
+	if got := n.ruleset(); strings.Count(got, " masquerade ") != 6 {
 		t.Errorf("ruleset is %s", got)
 	}
 	n.must(func() error { return UnmasqueradeOthers("vms", []Owner{mine}) })
+	n.masquerade(Owner{Port: "tb000000000004", Network: long + "1"})
+	n.must(func() error { return UnmasqueradeOthers(long+"1", nil) })
 	if got := n.ruleset(); got != before {
 		t.Errorf("ruleset is %s, want %s", got, before)
+	}
+}
+
+// What nft makes of the rules is what they are meant to be.
+func TestMasqueradeAsText(t *testing.T) {
+	n := newNode(t)
+	n.masquerade(mine)
+	want := `table inet tapbridge {
+	chain from_guests {
+		type nat hook postrouting priority srcnat; policy accept;
+		ip saddr 10.0.0.2 ip daddr != 10.0.0.0/24 ip daddr != 224.0.0.0/4 masquerade comment "tb000000000001 10.0.0.2/24 vms"
+		ip6 saddr fd00::2 ip6 daddr != fd00::/64 ip6 daddr != ff00::/8 masquerade comment "tb000000000001 fd00::2/64 vms"
+	}
+}
+`
+	if diff := cmp.Diff(want, n.ruleset()); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 
@@ -320,10 +334,11 @@ func TestUnmasqueradeOthers(t *testing.T) {
 // chain or set.
 func TestTableOfOthersStays(t *testing.T) {
 	for _, addition := range []string{
-		"rule inet cni_plugins_masquerade masq_checks ip saddr 10.5.0.1 masquerade",
-		`rule inet cni_plugins_masquerade masq_checks ip saddr 10.5.0.1 masquerade comment \"mine\"`,
-		"chain inet cni_plugins_masquerade mine",
-		"set inet cni_plugins_masquerade mine { type ipv4_addr ; }",
+		"rule inet tapbridge from_guests ip saddr 10.5.0.1 masquerade",
+		`rule inet tapbridge from_guests ip saddr 10.5.0.1 masquerade comment \"mine\"`,
+		`rule inet tapbridge from_guests ip saddr 10.5.0.1 masquerade comment \"tb000000000001 mine vms\"`,
+		"chain inet tapbridge mine",
+		"set inet tapbridge mine { type ipv4_addr ; }",
 	} {
 		t.Run(addition, func(t *testing.T) {
 			n := newNode(t)
@@ -351,31 +366,5 @@ func TestTableInUseIsNotRemoved(t *testing.T) {
 	})
 	if got := n.ruleset(); got != before {
 		t.Errorf("ruleset is %s, want %s", got, before)
-	}
-}
-
-func TestNoNFT(t *testing.T) {
-	n := newNode(t)
-	n.masquerade(mine)
-	cmd := n.Command("/proc/self/exe", "-test.run=^TestWithoutPath$")
-	cmd.Env = append(os.Environ(), "PATH=/nowhere", "WITHOUT_PATH=1")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v: %s", err, out)
-	}
-	if got := n.ruleset(); got != "" {
-		t.Errorf("left is %s", got)
-	}
-}
-
-// TestWithoutPath is the other half of TestNoNFT.
-func TestWithoutPath(t *testing.T) {
-	if os.Getenv("WITHOUT_PATH") == "" {
-		return
-	}
-	if err := Masquerading(); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "nft") {
-		t.Errorf("without nft: %v", err)
-	}
-	if err := Unmasquerade(mine); err != nil {
-		t.Errorf("removing needs no nft: %v", err)
 	}
 }

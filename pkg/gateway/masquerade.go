@@ -1,64 +1,40 @@
 package gateway
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
+	"slices"
 
-	"github.com/containernetworking/plugins/pkg/ip"
-	"github.com/containernetworking/plugins/pkg/utils"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
-	"sigs.k8s.io/knftables"
+
+	"github.com/tapbridge/tapbridge/internal/nft"
 )
 
-// Owner is whose rules they are. All rules of the node, those of the reference
-// plugins as well, are in one chain, each with its owner in a comment.
-type Owner struct{ Network, Port, IfName string }
-
-// instance is how a comment names the attachment, whatever its network.
-func (o Owner) instance() string {
-	return utils.MustFormatHashWithPrefix(16, "", o.IfName+":"+o.Port)
-}
-
-// tag keeps the rules of a network of ours apart from those of another plugin's
-// that has the same name.
-func (o Owner) tag() string { return "tapbridge/" + o.Network }
-
-// network is how a comment names the network.
-func (o Owner) network() string { return utils.MustFormatHashWithPrefix(16, "", o.tag()) }
-
-// Masquerading asks whether nft and the kernel can do it. ErrUnsupported, with the
-// reason. It changes nothing.
+// Masquerading asks whether the kernel can do it. ErrUnsupported, with the reason. It
+// changes nothing.
 func Masquerading() error {
-	nft, err := knftables.New(knftables.InetFamily, table)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnsupported, err)
-	}
-	tx := nft.NewTransaction()
-	tx.Add(&knftables.Table{})
-	tx.Add(&knftables.Chain{
-		Name: "probe", Type: knftables.PtrTo(knftables.NATType),
-		Hook: knftables.PtrTo(knftables.PostroutingHook), Priority: knftables.PtrTo(knftables.SNATPriority),
-	})
-	tx.Add(&knftables.Rule{Chain: "probe", Rule: "masquerade"})
-	if err := nft.Check(context.Background(), tx); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnsupported, err)
+	some := owned{guest: netip.MustParsePrefix("10.0.0.2/24")}
+	if err := nft.Try(netns.None(), define(some)...); err != nil {
+		return fmt.Errorf("%w: nftables: %w", ErrUnsupported, err)
 	}
 	return nil
 }
 
-// Masquerade gives what the guest sends to other subnets the node's address. All
-// rules are made in one transaction.
+// Masquerade gives what the guest sends to other subnets the node's address, but for
+// multicast. All rules are made in one transaction, in which those go that the
+// attachment has already.
 func Masquerade(o Owner, guests []netip.Prefix) error {
-	nftables := "nftables"
-	list := make([]*net.IPNet, len(guests))
-	for i, g := range guests {
-		list[i] = &net.IPNet{IP: g.Addr().AsSlice(), Mask: net.CIDRMask(g.Bits(), g.Addr().BitLen())}
+	stale, err := rulesThat(o.has)
+	if err != nil {
+		return err
 	}
-	if err := ip.SetupIPMasqForNetworks(&nftables, list, o.tag(), o.IfName, o.Port); err != nil {
+	wanted := make([]owned, len(guests))
+	for i, g := range guests {
+		wanted[i] = owned{o, g}
+	}
+	if err := nft.Commit(netns.None(), append(define(wanted...), stale.deletions()...)...); err != nil {
 		return fmt.Errorf("masquerade: %w", err)
 	}
 	return nil
@@ -66,13 +42,9 @@ func Masquerade(o Owner, guests []netip.Prefix) error {
 
 // Unmasked are the guest's addresses that have no rule.
 func Unmasked(o Owner, guests []netip.Prefix) (lacking []netip.Prefix, err error) {
-	all, err := rules()
+	there, err := rulesThat(o.has)
 	for _, g := range guests {
-		found := false
-		for _, r := range all {
-			found = found || r.instance() == o.instance() && bytes.Contains(r.expressions, g.Addr().AsSlice())
-		}
-		if !found {
+		if !slices.ContainsFunc(there, func(r rule) bool { return r.guest == g }) {
 			lacking = append(lacking, g)
 		}
 	}
@@ -80,20 +52,16 @@ func Unmasked(o Owner, guests []netip.Prefix) (lacking []netip.Prefix, err error
 }
 
 // Unmasquerade removes the rules of an attachment, for which its network need not
-// be known. It takes one request when there are none, and no nft.
-func Unmasquerade(o Owner) error {
-	return removeRules(func(r rule) bool { return r.instance() == o.instance() })
-}
+// be known. It takes one request when there are none.
+func Unmasquerade(o Owner) error { return removeRules(o.has) }
 
 // UnmasqueradeOthers removes the rules of the network for attachments that are not
 // to be kept.
 func UnmasqueradeOthers(network string, keep []Owner) error {
-	kept := map[string]bool{}
-	for _, o := range keep {
-		kept[o.instance()] = true
-	}
-	hash := Owner{Network: network}.network()
-	return removeRules(func(r rule) bool { return r.network() == hash && !kept[r.instance()] })
+	network = Owner{Network: network}.network()
+	return removeRules(func(r rule) bool {
+		return r.Network == network && !slices.ContainsFunc(keep, func(o Owner) bool { return o.has(r) })
+	})
 }
 
 // removeRules begins again when somebody else has removed one of them meanwhile.

@@ -294,7 +294,7 @@ func TestGatewayDrift(t *testing.T) {
 		"ip addr del 10.9.0.1/24 dev br1":                                 {"10.9.0.1/24", "br1"},
 		"ip addr del fd09::1/64 dev br1":                                  {"fd09::1/64", "br1"},
 		"nft flush ruleset":                                               {"10.9.0.2", "fd09::2"},
-		"nft flush chain inet cni_plugins_masquerade masq_checks":         {"masquerade rule of fd09::2 is missing"},
+		"nft flush chain inet tapbridge from_guests":                      {"masquerade rule of fd09::2 is missing"},
 		"sysctl -qw net.ipv4.ip_forward=0":                                {"ip_forward"},
 		"sysctl -qw net.ipv6.conf.all.forwarding=0":                       {"ipv6/conf/all/forwarding"},
 		"ip addr del 10.9.0.1/24 dev br1\nip addr del fd09::1/64 dev br1": {"10.9.0.1/24", "fd09::1/64"},
