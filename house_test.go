@@ -21,7 +21,7 @@ var floors = [][]string{
 	{"pkg/mac"},
 	{"internal/rtnl"},
 	{"internal/nft"},
-	{"pkg/tap", "pkg/bridge", "pkg/fdb", "pkg/redirect", "pkg/shape", "pkg/dan", "pkg/gateway", "pkg/guard", "pkg/sandbox"},
+	{"pkg/tap", "pkg/bridge", "pkg/fdb", "pkg/redirect", "pkg/shape", "pkg/dan", "pkg/gateway", "pkg/guard", "pkg/address", "pkg/sandbox"},
 	{"pkg/port"},
 	{"pkg/config", "pkg/attach"},
 	{"pkg/doctor", "pkg/agent"},
@@ -93,13 +93,10 @@ func TestNoRawDumps(t *testing.T) {
 var inPlugin = []string{
 	"github.com/containernetworking/cni",
 	"github.com/containernetworking/plugins",
-	"github.com/coreos/go-iptables",
 	"github.com/pkg/errors",
-	"github.com/safchain/ethtool",
 	"github.com/vishvananda/netlink",
 	"github.com/vishvananda/netns",
 	"golang.org/x/sys",
-	"sigs.k8s.io/knftables",
 }
 
 func TestPluginIsLean(t *testing.T) {

@@ -151,9 +151,6 @@ func (s *Site) portOf(id port.ID) (rtnl.Link, bool, error) {
 // tap.Access.In.
 func (s *Site) HostAccess(a tap.Access) (tap.Access, error) { return a.In(s.pod) }
 
-// InPod runs f on a thread in the pod's network namespace.
-func (s *Site) InPod(f func() error) error { return s.pod.Inside(f) }
-
 // Recorded reads what the attachment's port says was decided; false when there
 // is no port, or no record on it.
 func (s *Site) Recorded(id port.ID) (port.Attachment, bool, error) {

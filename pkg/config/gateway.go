@@ -120,22 +120,12 @@ func gatewayOf(i *types100.IPConfig) (netip.Prefix, error) {
 	guest := prefixOf(i.Address)
 	at := guest.Masked().Addr().Next()
 	if i.Gateway != nil {
-		at, _ = netip.AddrFromSlice(i.Gateway)
-		at = at.Unmap()
+		at = addrOf(i.Gateway)
 	}
 	if !guest.Contains(at) || at == guest.Addr() {
 		return netip.Prefix{}, fmt.Errorf("%w: it gave the guest %s, and %s cannot be the gateway of that", ErrInvalid, guest, at)
 	}
 	return netip.PrefixFrom(at, guest.Bits()), nil
-}
-
-func prefixOf(n net.IPNet) netip.Prefix {
-	a, _ := netip.AddrFromSlice(n.IP)
-	ones, bits := n.Mask.Size()
-	if a = a.Unmap(); a.Is4() && bits == net.IPv6len*8 {
-		ones -= bits - net.IPv4len*8
-	}
-	return netip.PrefixFrom(a, ones)
 }
 
 func hasDefault(routes []*types.Route, family netip.Addr) bool {

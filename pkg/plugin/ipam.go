@@ -15,8 +15,6 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
-	"github.com/containernetworking/plugins/pkg/ip"
-	"github.com/containernetworking/plugins/pkg/ipam"
 
 	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/config"
@@ -152,8 +150,7 @@ func (r *request) adopt(site *attach.Site, c *config.Config, a port.Attachment, 
 		i.Interface = types100.Int(len(result.Interfaces) - 1)
 	}
 	if c.Mode == port.Veth {
-		own := &types100.Result{Interfaces: result.Interfaces, IPs: given.IPs, Routes: given.Routes}
-		if err := site.InPod(func() error { return ipam.ConfigureIface(r.ifName, own) }); err != nil {
+		if err := site.Address(r.ifName, config.Addressing(given.IPs, given.Routes)); err != nil {
 			return err
 		}
 	}
@@ -174,15 +171,7 @@ func (r *request) ipamCheck(site *attach.Site, c *config.Config) error {
 	if err := r.delegated(context.Background(), invoke.DelegateCheck); err != nil || c.Mode != port.Veth {
 		return err
 	}
-	return site.InPod(func() error {
-		if err := ip.ValidateExpectedInterfaceIPs(r.ifName, r.ownIPs(c, c.PrevResult)); err != nil {
-			return fmt.Errorf("%w: %w", port.ErrDrift, err)
-		}
-		if err := ip.ValidateExpectedRoute(c.PrevResult.Routes); err != nil {
-			return fmt.Errorf("%w: %w", port.ErrDrift, err)
-		}
-		return nil
-	})
+	return site.Addressed(r.id(), config.Addressing(r.ownIPs(c, c.PrevResult), c.PrevResult.Routes))
 }
 
 // ownIPs are the addresses of our interface. With vmconf they are those of the

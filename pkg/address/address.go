@@ -1,0 +1,199 @@
+// Package address gives the pod interface of mode veth what IPAM has assigned to it,
+// addresses and routes, and tells what of it is missing. A guest behind a tap gives
+// itself its own; the addresses of the bridge are the business of package gateway.
+package address
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/tapbridge/tapbridge/internal/rtnl"
+)
+
+// Wish is what the interface should have.
+type Wish struct {
+	Addresses []netip.Prefix
+	Routes    []Route
+	Settle    bool // wait until the addresses of IPv6 can be used
+}
+
+// Route is one of the pod. Zero values are the kernel's defaults.
+type Route struct {
+	To       netip.Prefix
+	Via      netip.Addr // not valid: whoever is there is on the link
+	MTU      int        // bytes
+	AdvMSS   int        // bytes
+	Priority int        // the metric
+	Table    int        // 0: main
+	Scope    int        // unix.RT_SCOPE_UNIVERSE …
+}
+
+func (r Route) String() string {
+	s := r.To.String()
+	if r.Via.IsValid() {
+		s += " via " + r.Via.String()
+	}
+	if r.Table != 0 {
+		s += fmt.Sprintf(" table %d", r.Table)
+	}
+	return s
+}
+
+// settleWait bounds the wait for duplicate address detection, which takes a second
+// or two.
+const settleWait = 5 * time.Second
+
+// Configure gives the interface what it should have. What is there already is an
+// error (unix.EEXIST), but for routes: more ways to one destination share the load.
+func Configure(c *rtnl.Conn, ifName string, w Wish) error {
+	l, err := c.LinkNamed(ifName)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(w.Addresses, is6) {
+		if err := c.Inside(func() error { return enableIPv6(ifName) }); err != nil {
+			return err
+		}
+	}
+	handle, err := c.Handle()
+	if err != nil {
+		return err
+	}
+	device := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.Index, Name: l.Name}}
+	for _, a := range w.Addresses {
+		if err := handle.AddrAdd(device, &netlink.Addr{IPNet: network(a)}); err != nil {
+			return fmt.Errorf("add %s to %q: %w", a, ifName, err)
+		}
+	}
+	if w.Settle {
+		if err := settle(c, l); err != nil {
+			return err
+		}
+	}
+	for _, r := range w.Routes {
+		route := r.netlink()
+		route.LinkIndex = l.Index
+		if err := handle.RouteAddEcmp(route); err != nil {
+			return fmt.Errorf("add route %s to %q: %w", r, ifName, err)
+		}
+	}
+	return nil
+}
+
+func is6(p netip.Prefix) bool { return p.Addr().Is6() }
+
+// enableIPv6 lets the interface have addresses of IPv6 and keep them when it is set
+// down. The loopback of the pod comes with it: a runtime may have switched off both.
+func enableIPv6(ifName string) error {
+	const conf = "/proc/sys/net/ipv6/conf/"
+	for _, setting := range []struct{ file, value string }{
+		{conf + "lo/disable_ipv6", "0"},
+		{conf + ifName + "/disable_ipv6", "0"},
+		{conf + ifName + "/keep_addr_on_down", "1"},
+	} {
+		if err := os.WriteFile(setting.file, []byte(setting.value), 0); err != nil {
+			return fmt.Errorf("enable IPv6 on %q: %w", ifName, err)
+		}
+	}
+	return nil
+}
+
+// settle waits until no address is tentative. Without carrier none is ever tried.
+func settle(c *rtnl.Conn, l rtnl.Link) error {
+	for deadline := time.Now().Add(settleWait); ; time.Sleep(20 * time.Millisecond) {
+		list, err := c.AddressesOf(l.Index)
+		if err != nil {
+			return err
+		}
+		tentative := false
+		for _, a := range list {
+			if a.Flags&unix.IFA_F_DADFAILED != 0 {
+				return fmt.Errorf("%q cannot have %s: somebody on the network has it", l.Name, a.IPNet)
+			}
+			tentative = tentative || a.Flags&unix.IFA_F_TENTATIVE != 0
+		}
+		if !tentative {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			now, err := c.LinkAt(l.Index)
+			if err == nil && now.Carrier() {
+				err = fmt.Errorf("the addresses of %q are not ready after %v", l.Name, settleWait)
+			}
+			return err
+		}
+	}
+}
+
+// Missing lists in words what the interface lacks. Where a route leads to is not
+// asked: an earlier plugin's are among them.
+func Missing(c *rtnl.Conn, ifName string, w Wish) (differences []string, err error) {
+	l, err := c.LinkNamed(ifName)
+	if err != nil {
+		return nil, err
+	}
+	have, err := c.Addresses(l.Index)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range w.Addresses {
+		if !slices.Contains(have, a) {
+			differences = append(differences, fmt.Sprintf("address %s is missing on %q", a, ifName))
+		}
+	}
+	for _, r := range w.Routes {
+		there, err := isThere(c, r)
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			differences = append(differences, fmt.Sprintf("route %s is missing", r))
+		}
+	}
+	return differences, nil
+}
+
+func isThere(c *rtnl.Conn, r Route) (bool, error) {
+	handle, err := c.Handle()
+	if err != nil {
+		return false, err
+	}
+	filter, mask := r.netlink(), uint64(netlink.RT_FILTER_DST)
+	if r.Table != 0 {
+		mask |= netlink.RT_FILTER_TABLE
+	}
+	family := netlink.FAMILY_V4
+	if is6(r.To) {
+		family = netlink.FAMILY_V6
+	}
+	found, err := handle.RouteListFiltered(family, filter, mask)
+	if err != nil {
+		return false, fmt.Errorf("look for route %s: %w", r, err)
+	}
+	return slices.ContainsFunc(found, r.uses), nil
+}
+
+// uses reports whether r leads the same way, or one of them.
+func (r Route) uses(found netlink.Route) bool {
+	here := func(gateway net.IP) bool { return gateway.Equal(net.IP(r.Via.AsSlice())) }
+	return !r.Via.IsValid() || here(found.Gw) ||
+		slices.ContainsFunc(found.MultiPath, func(hop *netlink.NexthopInfo) bool { return here(hop.Gw) })
+}
+
+func (r Route) netlink() *netlink.Route {
+	return &netlink.Route{
+		Dst: network(r.To), Gw: net.IP(r.Via.AsSlice()), MTU: r.MTU, AdvMSS: r.AdvMSS,
+		Priority: r.Priority, Table: r.Table, Scope: netlink.Scope(r.Scope),
+	}
+}
+
+func network(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
