@@ -4,9 +4,9 @@ package bridge
 
 import (
 	"bytes"
-	"crypto/rand"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -221,9 +221,12 @@ func nameless(l rtnl.Link) bool {
 	return len(id) == sizeofID && mac.From(id[priority:]).IsZero()
 }
 
-// random is a locally administered unicast address.
+// random is a locally administered unicast address. It is no secret: crypto/rand
+// would bring big numbers and ciphers into every start of the plugin.
 func random() (a mac.Addr) {
-	rand.Read(a[:]) // never fails (crypto/rand)
+	for i := range a {
+		a[i] = byte(rand.Uint32())
+	}
 	a[0] = a[0]&^1 | 2
 	return a
 }

@@ -9,12 +9,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/utils"
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/tapbridge/tapbridge/pkg/mac"
@@ -104,8 +101,8 @@ func (h Header) CheckName() error {
 	if h.Name == "" {
 		return fmt.Errorf("%w: key %q is missing", ErrInvalid, "name")
 	}
-	if err := utils.ValidateNetworkName(h.Name); err != nil {
-		return invalid("name", h.Name, "want a letter or digit, then letters, digits, '_', '.', '-'")
+	if !IsName(h.Name) {
+		return invalid("name", h.Name, NameRule)
 	}
 	return nil
 }
@@ -179,22 +176,6 @@ func checkBridgeName(name string) error {
 	}
 	if err := CheckInterfaceName(name); err != nil {
 		return invalid("bridge", name, err.Error())
-	}
-	return nil
-}
-
-// CheckInterfaceName refuses what the kernel refuses as the name of a device,
-// "%", which it would replace by a number, and what would be more than a name on a
-// terminal.
-func CheckInterfaceName(name string) error {
-	if err := utils.ValidateInterfaceName(name); err != nil {
-		return err
-	}
-	if strings.Contains(name, "%") {
-		return fmt.Errorf("interface name %q contains %%", name)
-	}
-	if !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return fmt.Errorf("interface name %q cannot be printed", name) // as it is, on somebody's terminal
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containernetworking/cni/pkg/utils"
 
 	"github.com/tapbridge/tapbridge/pkg/config"
 )
@@ -68,8 +67,8 @@ func (e environment) check(known bool, needs []string) error {
 }
 
 func (e environment) checkNames() error {
-	if err := utils.ValidateContainerID(e.containerID); err != nil {
-		return fmt.Errorf("%w: %s has value %q: want a letter or digit, then letters, digits, '_', '.', '-'", errEnvironment, containerID, e.containerID)
+	if !config.IsName(e.containerID) {
+		return fmt.Errorf("%w: %s has value %q: %s", errEnvironment, containerID, e.containerID, config.NameRule)
 	}
 	if err := config.CheckInterfaceName(e.ifName); err != nil {
 		return fmt.Errorf("%w: %s has value %q: %s", errEnvironment, ifName, e.ifName, err)
