@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	_ "github.com/tapbridge/tapbridge/internal/prefault"
 	"github.com/tapbridge/tapbridge/pkg/plugin"
 )
 
