@@ -150,7 +150,7 @@ func TestDoctorUsage(t *testing.T) {
 		{[]string{"doctor", "-h"}, 0, "usage: tapbridge doctor", ""},
 		{[]string{"doctor", "br0", "br1"}, 2, "", "usage: tapbridge doctor"},
 		{[]string{"doctor", "-o", "yaml"}, 2, "", "usage: tapbridge doctor"},
-		{[]string{"doctor", "a/b"}, 2, "", "contains /"},
+		{[]string{"doctor", "a/b"}, 2, "", `"a/b" contains / : %`},
 	} {
 		code, stdout, stderr := call(nil, nil, "", c.args...)
 		if code != c.code || !strings.Contains(stdout, c.says) || !strings.Contains(stderr, c.saysTo) {

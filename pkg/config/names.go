@@ -35,7 +35,7 @@ func CheckInterfaceName(name string) error {
 	case name == "." || name == "..":
 		return fmt.Errorf("interface name %q is a folder's", name)
 	case strings.ContainsAny(name, "/:%") || strings.ContainsFunc(name, unicode.IsSpace):
-		return fmt.Errorf("interface name %q contains white space or one of / : %%", name)
+		return fmt.Errorf("interface name %q contains / : %% or white space", name)
 	case !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }):
 		return fmt.Errorf("interface name %q cannot be printed", name) // as it is, on somebody's terminal
 	}
