@@ -170,10 +170,14 @@ func (k *keeper) withdraw(p attach.Attached) (running bool, err error) {
 	if !acted || err != nil {
 		return true, err
 	}
+	k.withdrew(p)
+	return false, nil
+}
+
+func (k *keeper) withdrew(p attach.Attached) {
 	k.withdrawals++
 	k.Metrics.withdrawals.Inc()
 	k.Log.Info("the VMM has gone: the guest's entry is taken out", about(part{p.PortName(), attach.HostSide}, p)...)
-	return false, nil
 }
 
 // publishFollowed tells how many guests are waited for, and how many run.

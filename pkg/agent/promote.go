@@ -6,6 +6,7 @@ import (
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/attach"
+	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
 const (
@@ -16,6 +17,9 @@ const (
 	// on the node from changing devices, and a VMM can come and go as it likes.
 	shortestRest, longestRest = 2 * time.Second, 10 * time.Minute
 )
+
+// noVMM is why most taps are put back.
+const noVMM = "no VMM has it open"
 
 // promoter promotes the taps of guests that have begun to speak, and puts them back
 // when the VMM has gone.
@@ -73,7 +77,7 @@ func (k *keeper) settle(p attach.Attached) {
 		l.rest, l.since = longestRest, time.Now()
 		k.demote(p, l, "somebody, maybe the VMM, has changed its MAC address")
 	case !is.Held:
-		k.demote(p, l, "no VMM has it open")
+		k.demote(p, l, noVMM)
 	}
 }
 
@@ -124,6 +128,7 @@ func (k *keeper) ask(p attach.Attached, l *lift) {
 	switch {
 	case err != nil || !held: // for the next one a frame is a first frame again
 		l.waits, l.frames = false, frames
+	case p.Table == port.Follow && k.states[p.PortName()] != attach.Running: // somebody else may have spoken
 	case frames != l.frames:
 		k.promote(p, l)
 	}
@@ -180,6 +185,9 @@ func (k *keeper) demote(p attach.Attached, l *lift, because string) {
 		l.pause()
 		l.frames, _, _ = k.site.Sent(p)
 		log.Info("demoted: the tap is in the pod again", "because", because, "rest", l.rest)
+		if p.Table == port.Follow && because == noVMM {
+			k.withdrew(p)
+		}
 		k.await(p, l)
 	}
 }

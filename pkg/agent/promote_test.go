@@ -13,6 +13,7 @@ import (
 
 	"github.com/tapbridge/tapbridge/internal/nstest"
 	"github.com/tapbridge/tapbridge/pkg/attach"
+	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
@@ -103,9 +104,50 @@ func (n *node) awaitPromotion(a port.Attachment, guest *nstest.Wire) {
 // The tap of a guest becomes the port when it speaks, not when the VMM comes, and is
 // in the pod again for the next VMM.
 func TestPromotion(t *testing.T) {
-	t.Parallel()
-	n, a := newNode(t), promotable()
+	for name, change := range map[string]func(*port.Attachment){
+		"sticky":                  func(*port.Attachment) {},
+		"sticky, guarded":         func(a *port.Attachment) { a.Guarded = true },
+		"follow":                  func(a *port.Attachment) { a.Table, a.Locked = port.Follow, false },
+		"follow, locked":          func(a *port.Attachment) { a.Table, a.Locked = port.Follow, true },
+		"follow, locked, guarded": func(a *port.Attachment) { a.Table, a.Locked, a.Guarded = port.Follow, true, true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := promotable()
+			change(&a)
+			comesAndGoes(t, a)
+		})
+	}
+}
+
+// admitted makes the port, and lets a guarded guest use an address.
+func (n *node) admitted(a port.Attachment) {
+	n.Helper()
 	n.apply(a)
+	if !a.Guarded {
+		return
+	}
+	n.site(func(s *attach.Site) {
+		if err := s.Admit(a, "10.0.0.2"); err != nil {
+			n.Fatal(err)
+		}
+	})
+}
+
+// wantNoGuards fails where DEL has left an element of a set, or the table.
+func (n *node) wantNoGuards() {
+	n.Helper()
+	n.site(func(s *attach.Site) {
+		if names, err := guard.Ports(s.Host()); err != nil || len(names) > 0 {
+			n.Fatalf("guards are left: %q, %v", names, err)
+		}
+	})
+}
+
+func comesAndGoes(t *testing.T, a port.Attachment) {
+	t.Helper()
+	n := newNode(t)
+	n.admitted(a)
 	before := n.world()
 	stop := n.keep(false)
 	for round := range 2 {
@@ -115,11 +157,15 @@ func TestPromotion(t *testing.T) {
 		if n.promoted(a) {
 			t.Error("promoted before the guest has spoken")
 		}
-		n.speak(a, guest)
-		n.await("promotion", func() bool { return len(n.log.with("promoted")) > round })
+		n.await("promotion", func() bool { n.speak(a, guest); return len(n.log.with("promoted")) > round })
 		n.right(a, true, "the guest speaks")
 		guest.Close()
 		n.right(a, false, "the VMM has gone")
+		if a.Table == port.Follow {
+			n.await("a line for the entry", func() bool {
+				return len(n.log.with("the guest has spoken")) == round+1 && len(n.log.with("the VMM has gone")) == round+1
+			})
+		}
 	}
 	n.await("a line for the last move", func() bool { return len(n.log.with("demoted")) > 1 })
 	if said := append(n.log.with("promoted"), n.log.with("demoted")...); len(said) != 4 {
@@ -259,7 +305,8 @@ func TestPromotionIsInterruptedAnywhere(t *testing.T) {
 			t.Run(verb+" "+way, func(t *testing.T) {
 				t.Parallel()
 				n, a := newNode(t), promotable()
-				n.apply(a)
+				a.Guarded = true
+				n.admitted(a)
 				guest := nstest.OpenTap(t, n.pod, a.TapName())
 				stopped := 0
 				for call := 1; ; call++ {
@@ -317,8 +364,9 @@ func TestRandomPromotions(t *testing.T) {
 	}
 	random := rand.New(rand.NewPCG(seed, 0))
 	n, a := newNode(t), promotable()
+	a.Guarded = true
 	before := n.world()
-	n.apply(a)
+	n.admitted(a)
 	var guest *nstest.Wire
 	counts := map[string]int{}
 	stop := func() {}
@@ -359,7 +407,8 @@ func TestRandomPromotions(t *testing.T) {
 			if diff := nstest.Diff(before, n.world()); diff != "" {
 				t.Fatalf("seed %d, after %v DEL leaves:\n%s", seed, counts, diff)
 			}
-			n.apply(a)
+			n.wantNoGuards()
+			n.admitted(a)
 			if random.IntN(4) > 0 {
 				guest = nstest.OpenTap(t, n.pod, a.TapName())
 			}
@@ -386,6 +435,7 @@ func TestRandomPromotions(t *testing.T) {
 	n.right(a, false, "in the end")
 	stop()
 	n.remove(a.ID)
+	n.wantNoGuards()
 	if diff := nstest.Diff(before, n.world()); diff != "" {
 		t.Errorf("seed %d leaves:\n%s", seed, diff)
 	}

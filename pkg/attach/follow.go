@@ -27,10 +27,14 @@ type Stance struct {
 }
 
 // Stance reads it, without the lock, of a port that has just been seen. The zero
-// value stands for one that is on no bridge: there is nothing to do about it.
+// value stands for one that is on no bridge: there is nothing to do about it. There is
+// neither about a promoted tap, whose entry goes when it is put back.
 func (s *Site) Stance(p Attached) (st Stance, err error) {
 	if p.Port.MasterIndex == 0 {
 		return st, nil
+	}
+	if _, there, err := s.promoted(p.Attachment); err != nil || there {
+		return Stance{Running: true, Carrier: true}, err
 	}
 	got := port.Port{Name: p.Port.Name}
 	if got.FDB, err = s.entries(p.Want().FDB, p.Port); err != nil {

@@ -34,8 +34,10 @@ func (w *work) closePort() error {
 
 // Admit lets the guest of a guarded port use the addresses of a guard.List. Error:
 // ErrBusy.
-func (s *Site) Admit(a port.Attachment, list string) error {
-	return guarding(func() error { return guard.Admit(s.host, a.PortName(), list) })
+func (s *Site) Admit(a port.Attachment, list string) error { return s.admit(a.PortName(), list) }
+
+func (s *Site) admit(name, list string) error {
+	return guarding(func() error { return guard.Admit(s.host, name, list) })
 }
 
 func (s *Site) observeGuards() (all guard.Observed, err error) {
@@ -60,15 +62,17 @@ func (s *Site) observeGuard(want port.Port, got *port.Port) (err error) {
 	return nil
 }
 
-// unguard forgets the attachment's port. Whether it was guarded is in its record;
-// without that, the kernel is asked.
+// unguard forgets the attachment's port, and the tap that may have been in its place.
+// Whether they were guarded is in its record; without that, the kernel is asked.
 func (s *Site) unguard(id port.ID, end rtnl.Link, there bool) error {
 	if there && ours(end, id) {
 		if a, err := port.ParseRecord(end.Alias); err == nil && !a.Guarded {
 			return nil
 		}
 	}
-	return guarding(func() error { return guard.Remove(s.host, id.PortName()) })
+	return guarding(func() error {
+		return errors.Join(guard.Remove(s.host, id.PortName()), guard.Remove(s.host, id.PromotedName()))
+	})
 }
 
 // unguardGone forgets the ports that have gone with the pod's namespace. A port is

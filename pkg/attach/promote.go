@@ -10,6 +10,7 @@ import (
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
 )
@@ -134,8 +135,6 @@ func (r *repairs) fit(found []string) error {
 		return fmt.Errorf("%w: it was not asked for", ErrUnfit)
 	case !t.Plugged():
 		return fmt.Errorf("%w: no VMM has it open", ErrUnfit)
-	case r.a.Guarded:
-		return fmt.Errorf("%w: the guard knows the veth end only", ErrUnfit)
 	case stp != 0: // a new port would not forward for twice the forward delay
 		return fmt.Errorf("%w: bridge %q takes part in a spanning tree", ErrUnfit, br.Name)
 	}
@@ -191,7 +190,10 @@ func (r *repairs) toPod() error {
 	if _, err := r.host.LinkAt(r.p.Port.Index); err != nil {
 		return r.endWithPort(err)
 	}
-	if r.want = r.a.Want(); r.want.FDB != nil && r.p.Port.MasterIndex != 0 {
+	if r.want = r.a.Want(); r.want.Waits() && t.Plugged() {
+		r.want = r.want.Running() // the VMM goes on
+	}
+	if r.want.FDB != nil && !r.want.Waits() && r.p.Port.MasterIndex != 0 {
 		r.port = r.p.Port.Index
 		if err := r.writeEntry(); err != nil {
 			return err
@@ -199,6 +201,11 @@ func (r *repairs) toPod() error {
 	}
 	if err := r.host.Move(t.Index, r.pod, r.a.TapName()); err != nil {
 		return fmt.Errorf("move tap %q back to the pod: %w", t.Name, err)
+	}
+	if r.a.Guarded {
+		if err := guarding(func() error { return guard.Remove(r.host, r.a.PromotedName()) }); err != nil {
+			return err
+		}
 	}
 	for _, side := range []Side{PodSide, HostSide} {
 		back := newRepair(r.Site, r.p, side)

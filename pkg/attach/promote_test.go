@@ -3,6 +3,8 @@ package attach
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +50,9 @@ func (n *node) driftNow(a port.Attachment) (err error) {
 	n.Helper()
 	n.site(func(s *Site) {
 		want, wantErr := s.Want(a)
+		if want.Guard != nil {
+			want.Guard.Addresses = guarded
+		}
 		got, observeErr := s.Observe(want)
 		if wantErr != nil || observeErr != nil {
 			n.Fatal(wantErr, observeErr)
@@ -69,10 +74,45 @@ func (n *node) vmm(a port.Attachment, ns *nstest.NS, name, forwards string) *nst
 // reach counts frames between guest and uplink, each way.
 func (n *node) reach(a port.Attachment, guest, lan *nstest.Wire) (out, in int) {
 	n.Helper()
-	far := []byte{2, 0, 0, 0, 0, 9}
-	out = nstest.Count(n.T, guest, lan, nstest.Frame(far, a.Guest.HardwareAddr(), 100, "out"), 10)
+	out = nstest.Count(n.T, guest, lan, arp(a, guarded), 10)
 	in = nstest.Count(n.T, lan, guest, nstest.Frame(a.Guest.HardwareAddr(), far, 100, "in"), 10)
 	return out, in
+}
+
+// guarded is the address of a guest with ipSpoofChk.
+const guarded = "10.0.0.2"
+
+var far = []byte{2, 0, 0, 0, 0, 9}
+
+// arp is a frame in which the guest says that it has an address.
+func arp(a port.Attachment, address string) []byte {
+	sender, guest := netip.MustParseAddr(address).AsSlice(), a.Guest.HardwareAddr()
+	return slices.Concat(far, guest, []byte{8, 6, 0, 1, 8, 0, 6, 4, 0, 2}, guest, sender, far, sender, make([]byte, 40)) // nstest.Count writes to the end
+}
+
+// wantGuarded sends from an address that is not the guest's.
+func (n *node) wantGuarded(a port.Attachment, guest, lan *nstest.Wire, when string) {
+	n.Helper()
+	if !a.Guarded {
+		return
+	}
+	if got := nstest.Count(n.T, guest, lan, arp(a, "10.0.0.9"), 10); got != 0 {
+		n.Errorf("%s: %d frames of 10 with another IP address pass", when, got)
+	}
+}
+
+// begin takes a guest that is followed for one that has spoken.
+func (n *node) begin(a port.Attachment) {
+	n.Helper()
+	if a.Table != port.Follow {
+		return
+	}
+	known := n.seen(a)
+	n.site(func(s *Site) {
+		if acted, err := s.Activate(known); err != nil || !acted {
+			n.Fatalf("activate: %v, %v", acted, err)
+		}
+	})
 }
 
 func (n *node) wantReach(a port.Attachment, guest, lan *nstest.Wire, when string) {
@@ -85,16 +125,35 @@ func (n *node) wantReach(a port.Attachment, guest, lan *nstest.Wire, when string
 // The tap is the port, with everything that the veth end had, while the VMM goes on;
 // and afterwards all is as it was, so that the next VMM finds it.
 func TestPromoteAndDemote(t *testing.T) {
-	for _, table := range []port.Table{port.Sticky, port.Static, port.Roaming, port.Kernel} {
-		t.Run(string(table), func(t *testing.T) {
+	for _, c := range []struct {
+		table           port.Table
+		locked, guarded bool
+	}{
+		{table: port.Sticky, locked: true},
+		{table: port.Sticky, guarded: true},
+		{table: port.Static, locked: true, guarded: true},
+		{table: port.Roaming},
+		{table: port.Kernel, guarded: true},
+		{table: port.Follow},
+		{table: port.Follow, locked: true, guarded: true},
+	} {
+		t.Run(fmt.Sprintf("%s locked %v guarded %v", c.table, c.locked, c.guarded), func(t *testing.T) {
 			t.Parallel()
 			n, a := newNode(t), promotable()
-			a.Table, a.Locked = table, table == port.Sticky || table == port.Static
+			a.Table, a.Locked, a.Guarded = c.table, c.locked, c.guarded
 			n.mustApply(a)
+			if a.Guarded {
+				n.site(func(s *Site) {
+					if err := s.Admit(a, guarded); err != nil {
+						t.Fatal(err)
+					}
+				})
+			}
 			lan := nstest.OpenLink(t, n.lan, "down0")
 			before := n.world()
 			for range 3 {
 				guest := n.vmm(a, n.pod, a.TapName(), a.PortName())
+				n.begin(a)
 				n.wantReach(a, guest, lan, "in the pod")
 				n.mustPromote(a)
 				if done, err := n.promote(a); done || err != nil {
@@ -102,6 +161,7 @@ func TestPromoteAndDemote(t *testing.T) {
 				}
 				nstest.WaitForwarding(t, n.host, a.PromotedName())
 				n.wantReach(a, guest, lan, "promoted")
+				n.wantGuarded(a, guest, lan, "promoted")
 				if err := n.driftNow(a); err != nil {
 					t.Errorf("promoted: %v", err)
 				}

@@ -214,7 +214,7 @@ func (r *repairs) reguard() error {
 	if err := r.closePort(); err != nil {
 		return err
 	}
-	return r.Admit(r.a, r.want.Guard.Addresses)
+	return r.admit(r.want.Name, r.want.Guard.Addresses)
 }
 
 // RemoveOrphan deletes the ifb of an attachment whose port has gone, as DEL would, and

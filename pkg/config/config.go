@@ -120,7 +120,7 @@ func (h Header) Parse(args string) (*Config, error) {
 		return nil, err
 	}
 	c := &Config{Header: h, Mode: port.Tap, Owner: defaultOwner, Group: defaultGroup}
-	for _, read := range []func() error{c.readKeys, c.readTable, c.readVLANs, c.readBandwidth, c.readIPAM, c.readGateway, c.checkPromote, c.readPrevResult} {
+	for _, read := range []func() error{c.readKeys, c.readTable, c.readVLANs, c.readBandwidth, c.readIPAM, c.readGateway, c.readPrevResult} {
 		if err := read(); err != nil {
 			return nil, err
 		}
@@ -181,8 +181,10 @@ func checkBridgeName(name string) error {
 }
 
 func (c *Config) checkMode() error {
-	if c.VMConf && c.Mode != port.Tap {
-		return invalid("vmconf", true, fmt.Sprintf("it needs mode %q: there is no tap in the pod in mode %q", port.Tap, c.Mode))
+	for key, on := range map[string]bool{"vmconf": c.VMConf, "promote": c.Promote} {
+		if on && c.Mode != port.Tap {
+			return invalid(key, true, fmt.Sprintf("it needs mode %q: there is no tap in the pod in mode %q", port.Tap, c.Mode))
+		}
 	}
 	if c.DAN && c.Mode != port.HostTap {
 		return invalid("dan", true, fmt.Sprintf("it needs mode %q: Kata opens such a tap in the host's namespace", port.HostTap))

@@ -174,7 +174,6 @@ func TestBadInputIsRefusedByName(t *testing.T) {
 		{`"bridge":"br0","promote":1`, config.ErrInvalid, []string{`"promote"`, "1", "true or false"}},
 		{`"bridge":"br0","mode":"veth","promote":true`, config.ErrInvalid, []string{`"promote"`, "true", `mode "tap"`, `"veth"`}},
 		{`"bridge":"br0","mode":"host-tap","promote":true`, config.ErrInvalid, []string{`"promote"`, "true", `mode "tap"`, `"host-tap"`}},
-		{`"bridge":"br0","promote":true,"ipSpoofChk":true,"ipam":{"type":"host-local"}`, config.ErrInvalid, []string{`"promote"`, "true", `"ipSpoofChk"`}},
 		{`"bridge":"br0","mode":"veth","dan":true`, config.ErrInvalid, []string{`"dan"`, "true", `"host-tap"`}},
 		{`"bridge":"br0","dan":"yes"`, config.ErrInvalid, []string{`"dan"`, `"yes"`, "true or false"}},
 		{`"bridge":"br0","selinuxContext":""`, config.ErrInvalid, []string{`"selinuxContext"`, `""`, "system_u:"}},

@@ -38,7 +38,7 @@ var Keys = []Key{
 	{"vmconf", "bool", "false", "Add to the result what firecracker-go-sdk reads: the tap, and the guest's NIC with its address. Needs mode tap, and ipam with one IPv4 address and a gateway."},
 	{"dns", "object", "the delegate's", "DNS settings for the result."},
 	{"dan", "bool", "false", "Describe the guest's NIC to Kata's runtime-rs, in /run/kata-containers/dans. Needs mode host-tap."},
-	{"promote", "bool", "false", "Once the guest speaks, the node agent makes the tap itself the port, so that frames do not pass the veth pair; until then, and without an agent, nothing changes. Needs mode tap; not with ipSpoofChk. See docs/agent.md."},
+	{"promote", "bool", "false", "Once the guest speaks, the node agent makes the tap itself the port, so that frames do not pass the veth pair; until then, and without an agent, nothing changes. Needs mode tap. See docs/agent.md."},
 	{"selinuxContext", "string", "the plugin's own", "SELinux context that creates the tap: the kernel lets only contexts open it that the policy allows to. Needs a tap, and SELinux."},
 }
 

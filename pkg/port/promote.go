@@ -7,7 +7,8 @@ import (
 // WantPromoted is the whole port while the tap is promoted: the tap is the port, as
 // in mode host-tap, with all that Want asks of the veth end. That end stays where it
 // is, a port of the bridge with its flags, but down: nothing passes it, and its
-// record and name are what DEL and GC go by.
+// record and name are what DEL and GC go by. With the table Follow the guest runs: a
+// tap whose VMM has gone is put back.
 func (a Attachment) WantPromoted() Port {
 	p := a.Want()
 	idle := *p.End
@@ -19,6 +20,9 @@ func (a Attachment) WantPromoted() Port {
 	}
 	p.Tap, p.Redirect = nil, nil
 	p.Idle, p.Held = &idle, true
+	if p.Waits() {
+		return p.Running()
+	}
 	return p
 }
 

@@ -34,9 +34,9 @@ func (n *node) promote(r *result) (tap string) {
 // DEL has been reduced.
 func TestVerbsFindAPromotedTap(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, conf{"promote": true, "macspoofchk": true, "mtu": 1400}, libvirt)
+	n := newNode(t, conf{"promote": true, "macspoofchk": true, "ipSpoofChk": true, "mtu": 1400}, libvirt, hostLocal(t))
 	before := n.world()
-	stripped := conf{"bridge": nil, "promote": nil, "macspoofchk": nil, "mtu": nil, "macTableManager": nil}
+	stripped := conf{"bridge": nil, "promote": nil, "macspoofchk": nil, "ipSpoofChk": nil, "mtu": nil, "macTableManager": nil}
 	for name, end := range map[string]func(){
 		"DEL":                 func() { n.call("DEL", n.conf()).silent() },
 		"DEL without the pod": func() { n.call("DEL", n.conf(stripped), env{"CNI_NETNS": ""}).silent() },
