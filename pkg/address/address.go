@@ -4,6 +4,7 @@
 package address
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -21,13 +22,16 @@ import (
 type Wish struct {
 	Addresses []netip.Prefix
 	Routes    []Route
-	Settle    bool // wait until the addresses of IPv6 can be used
+
+	// Gateways are for routes without one, of which Missing does not ask where they lead
+	// to: those of other plugins may be among them.
+	Gateway4, Gateway6 netip.Addr
 }
 
 // Route is one of the pod. Zero values are the kernel's defaults.
 type Route struct {
 	To       netip.Prefix
-	Via      netip.Addr // not valid: whoever is there is on the link
+	Via      netip.Addr // not valid: the gateway of its family, or none, on the link
 	MTU      int        // bytes
 	AdvMSS   int        // bytes
 	Priority int        // the metric
@@ -72,12 +76,17 @@ func Configure(c *rtnl.Conn, ifName string, w Wish) error {
 			return fmt.Errorf("add %s to %q: %w", a, ifName, err)
 		}
 	}
-	if w.Settle {
+	if w.Gateway6.IsValid() { // else nobody is reached by IPv6 yet
 		if err := settle(c, l); err != nil {
 			return err
 		}
 	}
 	for _, r := range w.Routes {
+		if is6(r.To) {
+			r.Via = cmp.Or(r.Via, w.Gateway6)
+		} else {
+			r.Via = cmp.Or(r.Via, w.Gateway4)
+		}
 		route := r.netlink()
 		route.LinkIndex = l.Index
 		if err := handle.RouteAddEcmp(route); err != nil {
@@ -132,8 +141,7 @@ func settle(c *rtnl.Conn, l rtnl.Link) error {
 	}
 }
 
-// Missing lists in words what the interface lacks. Where a route leads to is not
-// asked: an earlier plugin's are among them.
+// Missing lists in words what the interface and the pod lack.
 func Missing(c *rtnl.Conn, ifName string, w Wish) (differences []string, err error) {
 	l, err := c.LinkNamed(ifName)
 	if err != nil {
@@ -148,7 +156,7 @@ func Missing(c *rtnl.Conn, ifName string, w Wish) (differences []string, err err
 			differences = append(differences, fmt.Sprintf("address %s is missing on %q", a, ifName))
 		}
 	}
-	for _, r := range w.Routes {
+	for _, r := range append(connected(w.Addresses), w.Routes...) {
 		there, err := isThere(c, r)
 		if err != nil {
 			return nil, err
@@ -158,6 +166,16 @@ func Missing(c *rtnl.Conn, ifName string, w Wish) (differences []string, err err
 		}
 	}
 	return differences, nil
+}
+
+// connected are the routes that the kernel makes with the addresses.
+func connected(addresses []netip.Prefix) (routes []Route) {
+	for _, a := range addresses {
+		if !a.IsSingleIP() {
+			routes = append(routes, Route{To: a.Masked()})
+		}
+	}
+	return routes
 }
 
 func isThere(c *rtnl.Conn, r Route) (bool, error) {
@@ -189,7 +207,7 @@ func (r Route) uses(found netlink.Route) bool {
 
 func (r Route) netlink() *netlink.Route {
 	return &netlink.Route{
-		Dst: network(r.To), Gw: net.IP(r.Via.AsSlice()), MTU: r.MTU, AdvMSS: r.AdvMSS,
+		Dst: network(r.To.Masked()), Gw: net.IP(r.Via.AsSlice()), MTU: r.MTU, AdvMSS: r.AdvMSS,
 		Priority: r.Priority, Table: r.Table, Scope: netlink.Scope(r.Scope),
 	}
 }

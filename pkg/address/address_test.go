@@ -75,9 +75,9 @@ func everything() Wish {
 		Addresses: addresses("10.0.0.2/24 10.1.0.2/24 fd00::2/64"),
 		Routes: []Route{
 			route("0.0.0.0/0", "10.0.0.1"), special, table, onLink,
-			route("::/0", "fd00::1"), route("fd09::/64", "fd00::1"), route("fd09::/64", "fd00::9"),
+			route("::/0", "fd00::1"), route("fd09::5/64", "fd00::1"), route("fd09::/64", "fd00::9"), route("fd07::/64", ""),
 		},
-		Settle: true,
+		Gateway6: netip.MustParseAddr("fd00::1"),
 	}
 }
 
@@ -85,7 +85,7 @@ func everything() Wish {
 func TestConfigure(t *testing.T) {
 	p := newPod(t)
 	w := everything()
-	if got := p.missing(w); len(got) != len(w.Addresses)+len(w.Routes) {
+	if got := p.missing(w); len(got) != 2*len(w.Addresses)+len(w.Routes) { // each address has a route
 		t.Errorf("before, %q are missing", got)
 	}
 	if err := Configure(p.conn, "net1", w); err != nil {
@@ -99,7 +99,7 @@ func TestConfigure(t *testing.T) {
 		"ip -o addr show dev net1":              {"10.0.0.2/24", "10.1.0.2/24", "fd00::2/64"},
 		"ip -4 route":                           {"default via 10.0.0.1 dev net1", "10.9.0.0/16 via 10.0.0.7 dev net1 metric 77 mtu 1300 advmss 1200", "10.7.0.0/16 dev net1 scope link"},
 		"ip -4 route show table 100":            {"10.8.0.0/16 via 10.0.0.7 dev net1"},
-		"ip -6 route":                           {"default via fd00::1 dev net1", "via fd00::9 dev net1"},
+		"ip -6 route":                           {"default via fd00::1 dev net1", "via fd00::9 dev net1", "fd07::/64 via fd00::1 dev net1"},
 		"ip -o addr show dev lo":                {"::1/128"},
 		"cat " + conf + "keep_addr_on_down":     {"1"},
 		"ip -o -6 addr show dev net1 tentative": nil,
@@ -125,19 +125,21 @@ func TestMissing(t *testing.T) {
 	}
 	p.sh("ip route add 172.16.0.0/12 dev net1") // what is there as well is no difference
 	for _, c := range []struct{ damage, want string }{
+		{"ip route replace fd07::/64 dev net1; ip addr add 10.1.0.3/24 dev net1", ""}, // who has changed a route without a gateway
 		{"ip addr del 10.1.0.2/24 dev net1", `address 10.1.0.2/24 is missing on "net1"`},
 		{"ip addr add 10.1.0.2/16 dev net1", `address 10.1.0.2/24 is missing on "net1"`},
 		{"ip route del 10.9.0.0/16", "route 10.9.0.0/16 via 10.0.0.7 is missing"},
 		{"ip route del 10.8.0.0/16 table 100", "route 10.8.0.0/16 via 10.0.0.7 table 100 is missing"},
 		{"ip route replace default via 10.0.0.9", "route 0.0.0.0/0 via 10.0.0.1 is missing"},
-		{"ip -6 route del fd09::/64 via fd00::1", "route fd09::/64 via fd00::1 is missing"},
+		{"ip -6 route del fd09::/64 via fd00::1", "route fd09::5/64 via fd00::1 is missing"},
+		{"ip route del 10.0.0.0/24", "route 10.0.0.0/24 is missing"},
 	} {
 		p.sh(c.damage)
-		if got := p.missing(w); !slices.Contains(got, c.want) {
+		if got := p.missing(w); c.want == "" && len(got) > 0 || c.want != "" && !slices.Contains(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.damage, got, c.want)
 		}
 	}
-	if got := p.missing(w); len(got) != 5 {
+	if got := p.missing(w); len(got) != 7 {
 		t.Errorf("in the end %q are missing", got)
 	}
 }
@@ -170,7 +172,7 @@ func TestDuplicate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	err = Configure(c, "net1", Wish{Addresses: addresses("fd00::2/64"), Settle: true})
+	err = Configure(c, "net1", Wish{Addresses: addresses("fd00::2/64"), Gateway6: netip.MustParseAddr("fd00::1")})
 	if err == nil || !strings.Contains(err.Error(), "somebody on the network has it") {
 		t.Errorf("%v", err)
 	}

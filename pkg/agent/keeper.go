@@ -82,6 +82,11 @@ func (k *keeper) compareAll(podsNow bool) {
 		}
 	}
 	k.reportNameless(unrecorded)
+	if !k.ObserveOnly && slices.ContainsFunc(all, func(p attach.Attached) bool { return p.Guarded }) {
+		if err := k.site.UnguardGone(); err != nil {
+			k.Log.Warn("guards of devices that have gone stay", "error", err)
+		}
+	}
 	now := time.Now()
 	for i, name := range slices.Sorted(maps.Keys(k.ports)) {
 		p := k.ports[name]

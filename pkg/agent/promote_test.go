@@ -11,9 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/tapbridge/tapbridge/internal/nstest"
 	"github.com/tapbridge/tapbridge/pkg/attach"
-	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
@@ -123,25 +124,16 @@ func TestPromotion(t *testing.T) {
 // admitted makes the port, and lets a guarded guest use an address.
 func (n *node) admitted(a port.Attachment) {
 	n.Helper()
-	n.apply(a)
-	if !a.Guarded {
-		return
+	if n.apply(a); a.Guarded {
+		n.admit(a)
 	}
-	n.site(func(s *attach.Site) {
-		if err := s.Admit(a, "10.0.0.2"); err != nil {
-			n.Fatal(err)
-		}
-	})
 }
 
-// wantNoGuards fails where DEL has left an element of a set, or the table.
-func (n *node) wantNoGuards() {
+// ruleset is what is in nftables: more than the guards of ports, whatever is left of
+// one.
+func (n *node) ruleset() string {
 	n.Helper()
-	n.site(func(s *attach.Site) {
-		if names, err := guard.Ports(s.Host()); err != nil || len(names) > 0 {
-			n.Fatalf("guards are left: %q, %v", names, err)
-		}
-	})
+	return n.host.Run(n.T, "nft", "list", "ruleset")
 }
 
 func comesAndGoes(t *testing.T, a port.Attachment) {
@@ -365,7 +357,10 @@ func TestRandomPromotions(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	n, a := newNode(t), promotable()
 	a.Guarded = true
-	before := n.world()
+	neighbour := wish(port.Veth)
+	neighbour.IfName, neighbour.Guest[5], neighbour.Guarded = "net2", 0x57, true
+	n.admitted(neighbour)
+	before, rules := n.world(), n.ruleset()
 	n.admitted(a)
 	var guest *nstest.Wire
 	counts := map[string]int{}
@@ -400,14 +395,17 @@ func TestRandomPromotions(t *testing.T) {
 				time.Sleep(time.Duration(random.IntN(40)) * time.Millisecond)
 				n.remove(a.ID)
 				_ = c.Wait()
+			} else {
+				n.remove(a.ID)
 			}
-			n.remove(a.ID)
 			stop()
 			stop = func() {}
 			if diff := nstest.Diff(before, n.world()); diff != "" {
 				t.Fatalf("seed %d, after %v DEL leaves:\n%s", seed, counts, diff)
 			}
-			n.wantNoGuards()
+			if diff := cmp.Diff(rules, n.ruleset()); diff != "" {
+				t.Fatalf("seed %d, after %v DEL leaves:\n%s", seed, counts, diff)
+			}
 			n.admitted(a)
 			if random.IntN(4) > 0 {
 				guest = nstest.OpenTap(t, n.pod, a.TapName())
@@ -435,7 +433,9 @@ func TestRandomPromotions(t *testing.T) {
 	n.right(a, false, "in the end")
 	stop()
 	n.remove(a.ID)
-	n.wantNoGuards()
+	if diff := cmp.Diff(rules, n.ruleset()); diff != "" {
+		t.Errorf("seed %d leaves:\n%s", seed, diff)
+	}
 	if diff := nstest.Diff(before, n.world()); diff != "" {
 		t.Errorf("seed %d leaves:\n%s", seed, diff)
 	}

@@ -29,15 +29,23 @@ func guarding(do func() error) error {
 // closePort comes before the port is up: until Admit tells its addresses, the
 // guest cannot use any.
 func (w *work) closePort() error {
-	return guarding(func() error { return guard.Close(w.host, w.want.Name, w.a.Guest) })
+	return guarding(func() error { return guard.Close(w.host, w.want.Name, w.a.Guest, "") })
 }
 
-// Admit lets the guest of a guarded port use the addresses of a guard.List. Error:
-// ErrBusy.
-func (s *Site) Admit(a port.Attachment, list string) error { return s.admit(a.PortName(), list) }
-
-func (s *Site) admit(name, list string) error {
-	return guarding(func() error { return guard.Admit(s.host, name, list) })
+// Admit lets the guest of a guarded port use the addresses of a guard.List, also where
+// its tap is the port by now. Error: ErrBusy.
+func (s *Site) Admit(a port.Attachment, list string) error {
+	_, promoted, err := s.promoted(a)
+	if err != nil {
+		return err
+	}
+	return guarding(func() error {
+		err := guard.Admit(s.host, a.PortName(), list)
+		if err == nil && promoted {
+			err = guard.Admit(s.host, a.PromotedName(), list)
+		}
+		return err
+	})
 }
 
 func (s *Site) observeGuards() (all guard.Observed, err error) {
@@ -71,13 +79,23 @@ func (s *Site) unguard(id port.ID, end rtnl.Link, there bool) error {
 		}
 	}
 	return guarding(func() error {
-		return errors.Join(guard.Remove(s.host, id.PortName()), guard.Remove(s.host, id.PromotedName()))
+		return errors.Join(s.removeGuard(id.PortName()), s.removeGuard(id.PromotedName()))
 	})
 }
 
-// unguardGone forgets the ports that have gone with the pod's namespace. A port is
-// there before it is guarded, which happens under the lock.
-func (s *Site) unguardGone() error { return guarding(s.removeGone) }
+// removeGuard forgets one device that has gone: one that could not be removed stays
+// guarded.
+func (s *Site) removeGuard(name string) error {
+	if _, there, err := find(s.host, name); err != nil || there {
+		return err
+	}
+	return guard.Remove(s.host, name)
+}
+
+// UnguardGone forgets the ports that have gone with the pod's namespace, and taps that
+// are in the pod again. A port is there before it is guarded, which happens under the
+// lock.
+func (s *Site) UnguardGone() error { return guarding(s.removeGone) }
 
 func (s *Site) removeGone() error {
 	names, err := guard.Ports(s.host)

@@ -16,10 +16,8 @@ func (n *lanNode) crowd(t testing.TB, size int) {
 	n.guards(t, func(c *rtnl.Conn) {
 		for i := range size {
 			name := fmt.Sprintf("tb%012x", i)
-			if err := guard.Close(c, name, mac.Addr{2, 9, 9, 9, byte(i >> 8), byte(i)}); err != nil {
-				t.Fatal(err)
-			}
-			if err := guard.Admit(c, name, fmt.Sprintf("10.1.%d.%d fd00::1:%x fe80::%x", i>>8, i&255, i, i)); err != nil {
+			list := fmt.Sprintf("10.1.%d.%d fd00::1:%x fe80::%x", i>>8, i&255, i, i)
+			if err := guard.Close(c, name, mac.Addr{2, 9, 9, 9, byte(i >> 8), byte(i)}, list); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -75,7 +73,7 @@ func BenchmarkGuard(b *testing.B) {
 		}
 		const name = "tbffffffffffff"
 		add := func(b *testing.B, c *rtnl.Conn) {
-			must(b, guard.Close(c, name, mac.Addr{2, 1}))
+			must(b, guard.Close(c, name, mac.Addr{2, 1}, ""))
 			must(b, guard.Admit(c, name, "10.0.0.2 fd00::2 fe80::1"))
 		}
 		n.guards(b, func(c *rtnl.Conn) {

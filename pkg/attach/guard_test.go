@@ -52,7 +52,7 @@ func TestGuardOfGonePorts(t *testing.T) {
 		n.mustApply(a)
 		n.site(func(s *Site) {
 			for _, name := range []string{"tb000000000000", "tb000000000001"} {
-				if err := guard.Close(s.host, name, a.Guest); err != nil {
+				if err := guard.Close(s.host, name, a.Guest, ""); err != nil {
 					n.Fatal(err)
 				}
 			}

@@ -115,7 +115,7 @@ func (s *Site) inspect(a Attached, path string) (Inspected, error) {
 		want.Guard.Addresses = cmp.Or(got.Guard.Addresses, "those of the guest")
 	}
 	in.Redirect = got.Redirect
-	if want.Waits() {
+	if a.Table == port.Follow {
 		if in.State = Awaited; got.Entered() {
 			in.State = Running
 		}

@@ -74,5 +74,5 @@ func (s *Site) RemoveOthers(network string, valid []port.ID) error {
 			err = errors.Join(err, fmt.Errorf("container %s, interface %q: %w", a.ContainerID, a.IfName, e))
 		}
 	}
-	return errors.Join(err, s.unmasqueradeOthers(network, valid), s.unguardGone())
+	return errors.Join(err, s.unmasqueradeOthers(network, valid), s.UnguardGone())
 }

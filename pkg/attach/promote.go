@@ -10,7 +10,6 @@ import (
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
-	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
 )
@@ -135,6 +134,8 @@ func (r *repairs) fit(found []string) error {
 		return fmt.Errorf("%w: it was not asked for", ErrUnfit)
 	case !t.Plugged():
 		return fmt.Errorf("%w: no VMM has it open", ErrUnfit)
+	case r.a.Table == port.Follow && !r.got.Entered():
+		return fmt.Errorf("%w: its guest has not spoken", ErrUnfit)
 	case stp != 0: // a new port would not forward for twice the forward delay
 		return fmt.Errorf("%w: bridge %q takes part in a spanning tree", ErrUnfit, br.Name)
 	}
@@ -190,34 +191,47 @@ func (r *repairs) toPod() error {
 	if _, err := r.host.LinkAt(r.p.Port.Index); err != nil {
 		return r.endWithPort(err)
 	}
-	if r.want = r.a.Want(); r.want.Waits() && t.Plugged() {
-		r.want = r.want.Running() // the VMM goes on
-	}
-	if r.want.FDB != nil && !r.want.Waits() && r.p.Port.MasterIndex != 0 {
-		r.port = r.p.Port.Index
-		if err := r.writeEntry(); err != nil {
-			return err
-		}
+	if err := r.giveBack(t); err != nil {
+		return err
 	}
 	if err := r.host.Move(t.Index, r.pod, r.a.TapName()); err != nil {
 		return fmt.Errorf("move tap %q back to the pod: %w", t.Name, err)
-	}
-	if r.a.Guarded {
-		if err := guarding(func() error { return guard.Remove(r.host, r.a.PromotedName()) }); err != nil {
-			return err
-		}
 	}
 	for _, side := range []Side{PodSide, HostSide} {
 		back := newRepair(r.Site, r.p, side)
 		if _, err := back.look(); err != nil {
 			return err
 		}
-		if err := back.repair(); err != nil {
+		if err := back.repair(); err != nil && !errors.Is(err, ErrTaken) { // which the next comparison says as well
+			return r.endWithPort(err)
+		}
+	}
+	if r.a.Guarded {
+		if err := guarding(func() error { return r.removeGuard(r.a.PromotedName()) }); err != nil {
 			return r.endWithPort(err)
 		}
 	}
 	_, err = r.host.LinkAt(r.p.Port.Index)
 	return r.endWithPort(err)
+}
+
+// giveBack writes the guest's entry to the veth end, unless the guest is waited for
+// now that its VMM has gone, or somebody else has its address by now.
+func (r *repairs) giveBack(t rtnl.Link) (err error) {
+	if r.want = r.a.Want(); r.want.Waits() && t.Plugged() {
+		r.want = r.want.Running()
+	}
+	if r.want.FDB == nil || r.want.Waits() || r.p.Port.MasterIndex == 0 {
+		return nil
+	}
+	r.port = r.p.Port.Index
+	if r.br, err = bridge.Find(r.host, r.a.Bridge); err == nil {
+		err = r.reclaimEntry()
+	}
+	if errors.Is(err, bridge.ErrNotFound) || errors.Is(err, ErrTaken) {
+		return nil
+	}
+	return err
 }
 
 // onHost also finds a tap that could not be given its name there.

@@ -101,6 +101,18 @@ func (n *node) wantGuarded(a port.Attachment, guest, lan *nstest.Wire, when stri
 	}
 }
 
+// wantUnfit fails where a guest is promoted that is waited for: the entry would be there
+// before the guest is.
+func (n *node) wantUnfit(a port.Attachment) {
+	n.Helper()
+	if a.Table != port.Follow {
+		return
+	}
+	if done, err := n.promote(a); done || !errors.Is(err, ErrUnfit) {
+		n.Errorf("promoted before it has spoken: %v, %v", done, err)
+	}
+}
+
 // begin takes a guest that is followed for one that has spoken.
 func (n *node) begin(a port.Attachment) {
 	n.Helper()
@@ -153,6 +165,7 @@ func TestPromoteAndDemote(t *testing.T) {
 			before := n.world()
 			for range 3 {
 				guest := n.vmm(a, n.pod, a.TapName(), a.PortName())
+				n.wantUnfit(a)
 				n.begin(a)
 				n.wantReach(a, guest, lan, "in the pod")
 				n.mustPromote(a)
@@ -162,6 +175,7 @@ func TestPromoteAndDemote(t *testing.T) {
 				nstest.WaitForwarding(t, n.host, a.PromotedName())
 				n.wantReach(a, guest, lan, "promoted")
 				n.wantGuarded(a, guest, lan, "promoted")
+				n.wantInspected(a, a.PromotedName())
 				if err := n.driftNow(a); err != nil {
 					t.Errorf("promoted: %v", err)
 				}
@@ -252,6 +266,9 @@ func (n *node) wantInspected(a port.Attachment, promoted string) {
 		got := all[0]
 		if got.Promoted != promoted || got.Carrier == nil || !*got.Carrier || len(got.Wrong) > 0 || got.PodUnknown || got.Port.Name != a.PortName() {
 			n.Errorf("want %q promoted and all right: %+v", promoted, got)
+		}
+		if a.Table == port.Follow && got.State != Running {
+			n.Errorf("a guest that is followed is %q", got.State)
 		}
 		if (got.Redirect == nil) != (promoted != "") {
 			n.Errorf("redirected by %v", got.Redirect)

@@ -1,7 +1,6 @@
 package attach
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/fdb"
+	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
@@ -147,9 +147,7 @@ func tolerate(p Attached, want, got *port.Port) {
 		want.Pod.MTU = got.Pod.MTU
 	}
 	if want.Guard != nil {
-		if g := cmp.Or(p.Seen, got.Guard); g != nil {
-			want.Guard.Addresses = g.Addresses
-		}
+		want.Guard.Addresses = known(p.Seen, got.Guard)
 	}
 	if p.Table != port.Roaming {
 		return
@@ -159,6 +157,17 @@ func tolerate(p Attached, want, got *port.Port) {
 			got.FDB[i] = fdb.Entry{MAC: e.MAC, VLAN: e.VLAN, Port: want.Name, State: fdb.Static}
 		}
 	}
+}
+
+// known are the addresses of a guarded guest: those that it was seen with, but for a
+// look that came before IPAM had told them.
+func known(seen, now *guard.Guard) string {
+	for _, g := range []*guard.Guard{seen, now} {
+		if g != nil && g.Addresses != "" {
+			return g.Addresses
+		}
+	}
+	return ""
 }
 
 // repairs is one Repair under way: steps of Apply, of which each is taken only

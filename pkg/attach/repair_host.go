@@ -7,6 +7,7 @@ import (
 
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/fdb"
+	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/mac"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
@@ -206,15 +207,21 @@ func (r *repairs) redivert() error {
 }
 
 // reguard gives the guest the addresses that it was seen with. Where nobody has seen
-// them, they are not made up: the guest would be mute, or somebody else.
+// them, they are not made up: the guest would be mute, or somebody else. DEL takes no
+// lock for the bridge: a port that it has removed meanwhile is forgotten again.
 func (r *repairs) reguard() error {
 	if cmp.Or(r.p.Seen, r.got.Guard) == nil {
 		return fmt.Errorf("guard of port %q: which addresses the guest had is not known any more: delete its pod, or DEL and ADD", r.want.Name)
 	}
-	if err := r.closePort(); err != nil {
-		return err
-	}
-	return r.admit(r.want.Name, r.want.Guard.Addresses)
+	return guarding(func() error {
+		if err := guard.Close(r.host, r.want.Name, r.a.Guest, r.want.Guard.Addresses); err != nil {
+			return err
+		}
+		if _, err := r.host.LinkAt(r.port); err != nil {
+			return errors.Join(err, guard.Remove(r.host, r.want.Name))
+		}
+		return nil
+	})
 }
 
 // RemoveOrphan deletes the ifb of an attachment whose port has gone, as DEL would, and

@@ -60,10 +60,17 @@ func (s *Site) Seek(known Attached) (Attached, bool, error) {
 	if l.Index != known.Port.Index {
 		seen = nil // another port's
 	}
-	if a, ok := recorded(l); ok {
-		return Attached{a, l, seen}, a.Is(known.ID), nil
+	again := Attached{known.Attachment, l, seen}
+	a, ok := recorded(l)
+	if there = there && l.Index == known.Port.Index && port.Marked(l.Name, l.Group); ok {
+		again.Attachment, there = a, a.Is(known.ID)
 	}
-	return Attached{known.Attachment, l, seen}, there && l.Index == known.Port.Index && port.Marked(l.Name, l.Group), nil
+	if seen != nil && seen.Addresses != "" {
+		return again, there, nil
+	}
+	one := []Attached{again} // the last look may have come before IPAM had told the addresses
+	err = s.seeGuards(one)
+	return one[0], there, err
 }
 
 // Named finds the port of that name by its record.
@@ -92,8 +99,10 @@ func (s *Site) seeGuards(all []Attached) error {
 		s.guards = guards
 	}
 	for i, a := range all {
-		if g, there := guards[a.PortName()]; there {
-			all[i].Seen = &g
+		for _, name := range []string{a.PromotedName(), a.PortName()} { // the one or the other, or both
+			if g, there := guards[name]; there && (all[i].Seen == nil || g.Addresses != "") {
+				all[i].Seen = &g
+			}
 		}
 	}
 	return err

@@ -320,8 +320,8 @@ func TestMasqueradeAsText(t *testing.T) {
 	want := `table inet tapbridge {
 	chain from_guests {
 		type nat hook postrouting priority srcnat; policy accept;
-		ip saddr 10.0.0.2 ip daddr != 10.0.0.0/24 ip daddr != 224.0.0.0/4 masquerade comment "tb000000000001 10.0.0.2/24 vms"
-		ip6 saddr fd00::2 ip6 daddr != fd00::/64 ip6 daddr != ff00::/8 masquerade comment "tb000000000001 fd00::2/64 vms"
+		ip saddr 10.0.0.2 ip daddr != 10.0.0.0/24 ip daddr != 224.0.0.0/4 masquerade comment "tb000000000001 10.0.0.2/24 vms 81d87ee2"
+		ip6 saddr fd00::2 ip6 daddr != fd00::/64 ip6 daddr != ff00::/8 masquerade comment "tb000000000001 fd00::2/64 vms 3257cff8"
 	}
 }
 `
@@ -336,7 +336,7 @@ func TestTableOfOthersStays(t *testing.T) {
 	for _, addition := range []string{
 		"rule inet tapbridge from_guests ip saddr 10.5.0.1 masquerade",
 		`rule inet tapbridge from_guests ip saddr 10.5.0.1 masquerade comment \"mine\"`,
-		`rule inet tapbridge from_guests ip saddr 10.5.0.1 masquerade comment \"tb000000000001 mine vms\"`,
+		`rule inet tapbridge from_guests ip saddr 10.5.0.1 masquerade comment \"tb000000000001 mine vms 01234567\"`,
 		"chain inet tapbridge mine",
 		"set inet tapbridge mine { type ipv4_addr ; }",
 	} {

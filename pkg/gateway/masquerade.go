@@ -44,7 +44,7 @@ func Masquerade(o Owner, guests []netip.Prefix) error {
 func Unmasked(o Owner, guests []netip.Prefix) (lacking []netip.Prefix, err error) {
 	there, err := rulesThat(o.has)
 	for _, g := range guests {
-		if !slices.ContainsFunc(there, func(r rule) bool { return r.guest == g }) {
+		if !slices.ContainsFunc(there, func(r rule) bool { return r.guest == g && r.current }) {
 			lacking = append(lacking, g)
 		}
 	}

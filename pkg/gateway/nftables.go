@@ -49,8 +49,11 @@ type owned struct {
 	guest netip.Prefix // its address, with the subnet that it reaches without a router
 }
 
-// comment tells the rule from others.
-func (o owned) comment() string { return fmt.Sprintf("%s %s %s", o.Port, o.guest, o.network()) }
+// comment tells the rule from others, and from one of another version.
+func (o owned) comment() string {
+	sum := sha256.Sum256(fmt.Append(nil, o.steps()))
+	return fmt.Sprintf("%s %s %s %x", o.Port, o.guest, o.network(), sum[:4])
+}
 
 // steps are those of: ip saddr GUEST ip daddr != SUBNET ip daddr != 224.0.0.0/4
 // masquerade, or of the same for IPv6.
@@ -93,7 +96,8 @@ func define(wanted ...owned) []*nl.NetlinkRequest {
 // rule is one that is there.
 type rule struct {
 	owned
-	handle []byte
+	handle  []byte
+	current bool // it has the steps of this version
 }
 
 type ruleSet []rule
@@ -118,12 +122,17 @@ func rulesThat(which func(rule) bool) (all ruleSet, err error) {
 
 // ruleOf reads a rule; somebody may have put his own into the chain.
 func ruleOf(attrs rtnl.Attributes) (r rule, ours bool) {
-	words := strings.Split(nft.CommentIn(attrs.Get(unix.NFTA_RULE_USERDATA)), " ")
-	if len(words) != 3 {
+	comment := nft.CommentIn(attrs.Get(unix.NFTA_RULE_USERDATA))
+	words := strings.Split(comment, " ")
+	if len(words) != 4 {
 		return r, false
 	}
 	guest, err := netip.ParsePrefix(words[1])
-	return rule{owned{Owner{words[0], words[2]}, guest}, attrs.Get(unix.NFTA_RULE_HANDLE)}, err == nil
+	if err != nil {
+		return r, false
+	}
+	o := owned{Owner{words[0], words[2]}, guest}
+	return rule{o, attrs.Get(unix.NFTA_RULE_HANDLE), comment == o.comment()}, true
 }
 
 func (s ruleSet) deletions() (changes []*nl.NetlinkRequest) {

@@ -54,19 +54,22 @@ func linkLocal(m mac.Addr) netip.Addr {
 	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]})
 }
 
-// Close lets nothing pass from the port but what a guest may send that has no
-// address yet. What is left of an earlier port of the name goes in the same
+// Close lets nothing pass from the port but what the guest may send with the addresses
+// of a List; with an empty one, what may be sent without any. What is left of an earlier port of the name goes in the same
 // transaction. In it the rules are made as well, if they are not there, not whole,
 // or of another version: not with every port, because the kernel waits some
 // milliseconds where rules are replaced.
-func Close(c *rtnl.Conn, port string, guest mac.Addr) error {
+func Close(c *rtnl.Conn, port string, guest mac.Addr, list string) error {
 	stale, err := staleOf(c, port)
 	if err != nil {
 		return err
 	}
-	changes := func() []*nl.NetlinkRequest {
-		return slices.Concat(remove(stale), add([]element{{ports, name(port)}, {macs, name(port) + string(guest[:]) + "\x00\x00"}}))
+	elements, err := addressesOf(port, list)
+	if err != nil {
+		return fmt.Errorf("guard port %q: %w", port, err)
 	}
+	elements = append(elements, element{ports, name(port)}, element{macs, name(port) + string(guest[:]) + "\x00\x00"})
+	changes := func() []*nl.NetlinkRequest { return slices.Concat(remove(stale), add(elements)) }
 	ready, err := whole(c)
 	if err != nil {
 		return err
@@ -105,11 +108,22 @@ func unsupported(err error) error {
 // Admit lets a guest behind a port that Close has been called for use the
 // addresses of a List; none for an empty one.
 func Admit(c *rtnl.Conn, port, list string) error {
-	var elements []element
+	elements, err := addressesOf(port, list)
+	if len(elements) > 0 && err == nil {
+		elements = append(elements, element{ports, name(port)}) // there; else it would be found by nobody
+		err = nft.Commit(namespace(c), add(elements)...)
+	}
+	if err != nil {
+		return fmt.Errorf("admit addresses of port %q: %w", port, err)
+	}
+	return nil
+}
+
+func addressesOf(port, list string) (elements []element, err error) {
 	for _, word := range strings.Fields(list) {
 		a, err := netip.ParseAddr(word)
 		if err != nil {
-			return fmt.Errorf("admit addresses of port %q: %w", port, err)
+			return nil, err
 		}
 		set := ipv6
 		if a.Is4() {
@@ -117,13 +131,7 @@ func Admit(c *rtnl.Conn, port, list string) error {
 		}
 		elements = append(elements, element{set, name(port) + string(a.AsSlice())})
 	}
-	if len(elements) == 0 {
-		return nil
-	}
-	if err := nft.Commit(namespace(c), add(elements)...); err != nil {
-		return fmt.Errorf("admit addresses of port %q: %w", port, err)
-	}
-	return nil
+	return elements, nil
 }
 
 // Remove forgets ports: one that is there may speak as anybody from then on.

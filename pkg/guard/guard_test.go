@@ -92,9 +92,9 @@ func TestRemoveLeavesNothing(t *testing.T) {
 		closed, open := Of(guest), Of(guest)
 		open.Addresses = list
 		return errors.Join(
-			Close(c, one, guest), n.want(c, Observed{one: closed}),
+			Close(c, one, guest, ""), n.want(c, Observed{one: closed}),
 			Admit(c, one, list), n.want(c, Observed{one: open}),
-			Close(c, other, guest), n.want(c, Observed{one: open, other: closed}),
+			Close(c, other, guest, ""), n.want(c, Observed{one: open, other: closed}),
 			Remove(c, one), n.want(c, Observed{other: closed}),
 			Remove(c, one), n.want(c, Observed{other: closed}),
 			Remove(c, other), n.want(c, Observed{}))
@@ -109,8 +109,8 @@ func TestCloseForgetsAnEarlierPort(t *testing.T) {
 	n := newNode(t)
 	n.inside(func(c *rtnl.Conn) error {
 		return errors.Join(
-			Close(c, one, mac.Addr{2, 0, 0, 0, 0, 1}), Admit(c, one, "10.0.0.2 fd00::2"),
-			Close(c, one, guest), n.want(c, Observed{one: Of(guest)}))
+			Close(c, one, mac.Addr{2, 0, 0, 0, 0, 1}, ""), Admit(c, one, "10.0.0.2 fd00::2"),
+			Close(c, one, guest, ""), n.want(c, Observed{one: Of(guest)}))
 	})
 }
 
@@ -130,9 +130,9 @@ func TestCloseMendsTheRules(t *testing.T) {
 			spoilt := open
 			spoilt.Whole = false
 			n.inside(func(c *rtnl.Conn) error {
-				err := errors.Join(Close(c, one, guest), Admit(c, one, "10.0.0.2"))
+				err := errors.Join(Close(c, one, guest, ""), Admit(c, one, "10.0.0.2"))
 				n.nft(spoil)
-				return errors.Join(err, n.want(c, Observed{one: spoilt}), Close(c, other, guest), n.want(c, Observed{one: open, other: Of(guest)}))
+				return errors.Join(err, n.want(c, Observed{one: spoilt}), Close(c, other, guest, ""), n.want(c, Observed{one: open, other: Of(guest)}))
 			})
 		})
 	}
@@ -152,7 +152,7 @@ func TestTableComesAndGoesAtOnce(t *testing.T) {
 			return binary.BigEndian.Uint32(g)
 		}
 		before := generation()
-		err := Close(c, one, guest)
+		err := Close(c, one, guest, "")
 		closed := generation()
 		err = errors.Join(err, Admit(c, one, "10.0.0.2 fd00::2"), Remove(c, one))
 		if removed := generation(); closed != before+1 || removed != closed+2 {
@@ -172,7 +172,7 @@ func TestRemoveSparesOthers(t *testing.T) {
 		t.Run(foreign, func(t *testing.T) {
 			n := newNode(t)
 			n.inside(func(c *rtnl.Conn) error {
-				err := Close(c, one, guest)
+				err := Close(c, one, guest, "")
 				n.nft(foreign)
 				return errors.Join(err, Remove(c, one), n.want(c, Observed{}))
 			})
@@ -182,9 +182,9 @@ func TestRemoveSparesOthers(t *testing.T) {
 	t.Run("meanwhile", func(t *testing.T) {
 		n := newNode(t)
 		n.inside(func(c *rtnl.Conn) error {
-			err := Close(c, one, guest)
+			err := Close(c, one, guest, "")
 			generation, generationErr := nft.Generation(namespace(c))
-			err = errors.Join(err, generationErr, Close(c, other, guest))
+			err = errors.Join(err, generationErr, Close(c, other, guest, ""))
 			if err := nft.CommitSince(namespace(c), generation, undefine()...); !errors.Is(err, unix.ERESTART) {
 				t.Errorf("removed with another port in it: %v", err)
 			}
@@ -207,7 +207,7 @@ func TestOthersTablesStay(t *testing.T) {
 	n.nft("add table inet tapbridge")
 	n.nft("add table bridge filter")
 	before := n.nft("list ruleset")
-	n.inside(func(c *rtnl.Conn) error { return errors.Join(Close(c, one, guest), Remove(c, one)) })
+	n.inside(func(c *rtnl.Conn) error { return errors.Join(Close(c, one, guest, ""), Remove(c, one)) })
 	if after := n.nft("list ruleset"); after != before {
 		t.Errorf("ruleset %s, was %s", after, before)
 	}

@@ -150,7 +150,11 @@ func (r *request) adopt(site *attach.Site, c *config.Config, a port.Attachment, 
 		i.Interface = types100.Int(len(result.Interfaces) - 1)
 	}
 	if c.Mode == port.Veth {
-		if err := site.Address(r.ifName, config.Addressing(given.IPs, given.Routes)); err != nil {
+		wish, err := config.Addressing(given.IPs, given.Routes)
+		if err == nil {
+			err = site.Address(r.ifName, wish)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -171,7 +175,11 @@ func (r *request) ipamCheck(site *attach.Site, c *config.Config) error {
 	if err := r.delegated(context.Background(), invoke.DelegateCheck); err != nil || c.Mode != port.Veth {
 		return err
 	}
-	return site.Addressed(r.id(), config.Addressing(r.ownIPs(c, c.PrevResult), c.PrevResult.Routes))
+	wish, err := config.Addressing(r.ownIPs(c, c.PrevResult), c.PrevResult.Routes)
+	if err != nil {
+		return err
+	}
+	return site.Addressed(r.id(), wish)
 }
 
 // ownIPs are the addresses of our interface. With vmconf they are those of the

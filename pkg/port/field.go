@@ -17,7 +17,7 @@ func Field(difference string) string {
 		switch _, isMAC := net.ParseMAC(word); {
 		case word == "is" || word == "are": // what follows is the value
 			return strings.Join(field, " ")
-		case word == "in": // a VLAN
+		case word == "in" && strings.HasPrefix(rest, "VLAN "):
 			_, rest = nextWord(rest)
 			_, rest = nextWord(rest)
 		case word != "" && word[0] != '"' && isMAC != nil:

@@ -17,6 +17,7 @@ func TestField(t *testing.T) {
 		`pod interface "a \"is\" b": alias is mine: is it?, want x`:   "pod interface alias",
 		`tap "tap1" is missing`:                                       "tap",
 		`FDB entry 52:54:00:12:34:56 in VLAN 42: port is up0, want x`: "FDB entry port",
+		`tap "tbt012": no VMM has it open, want it in the pod`:        "tap no VMM has it open, want it in the pod",
 		`VLANs are none or bridge br0 is not VLAN-aware, want VLANs`:  "VLANs",
 	} {
 		if got := port.Field(difference); got != want {
