@@ -101,6 +101,15 @@ func (n *node) wantGuarded(a port.Attachment, guest, lan *nstest.Wire, when stri
 	}
 }
 
+func (n *node) mustAdmit(a port.Attachment) {
+	n.Helper()
+	n.site(func(s *Site) {
+		if err := s.Admit(a, guarded); err != nil {
+			n.Fatal(err)
+		}
+	})
+}
+
 // wantUnfit fails where a guest is promoted that is waited for: the entry would be there
 // before the guest is.
 func (n *node) wantUnfit(a port.Attachment) {
@@ -155,11 +164,7 @@ func TestPromoteAndDemote(t *testing.T) {
 			a.Table, a.Locked, a.Guarded = c.table, c.locked, c.guarded
 			n.mustApply(a)
 			if a.Guarded {
-				n.site(func(s *Site) {
-					if err := s.Admit(a, guarded); err != nil {
-						t.Fatal(err)
-					}
-				})
+				n.mustAdmit(a)
 			}
 			lan := nstest.OpenLink(t, n.lan, "down0")
 			before := n.world()

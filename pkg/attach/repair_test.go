@@ -26,6 +26,7 @@ func (d disturbance) podsOwn(a port.Attachment) bool {
 func TestEachDriftIsRepaired(t *testing.T) {
 	eachMode(t, func(n *node, a port.Attachment) {
 		n.mustApply(a)
+		n.mustAdmit(a)
 		known, right := n.seen(a), n.world()
 		for _, d := range disturbances {
 			if !slices.Contains(d.modes, a.Mode) || d.beyondRepair() || d.podsOwn(a) {
@@ -35,7 +36,7 @@ func TestEachDriftIsRepaired(t *testing.T) {
 			if left := n.repair(known); len(left) > 0 {
 				n.Errorf("%s: left %q", d.command, left)
 			}
-			if err := n.drift(a); err != nil {
+			if err := n.driftNow(a); err != nil {
 				n.Errorf("%s: %v", d.command, err)
 			}
 		}
@@ -69,6 +70,7 @@ func TestNothingElseIsRepaired(t *testing.T) {
 func TestNewBridgeGetsItsPortBack(t *testing.T) {
 	eachMode(t, func(n *node, a port.Attachment) {
 		n.mustApply(a)
+		n.mustAdmit(a)
 		known, right := n.seen(a), n.world()
 		n.hostRun("ip link del br0")
 		if left := n.repair(known); !slices.Contains(left, "bridge is none, want br0") {
