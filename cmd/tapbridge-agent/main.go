@@ -70,7 +70,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stdout, "tapbridge-agent %s\n", version)
 		return ended
 	}
-	if err := s.check(flags.Args(), stderr); err != nil {
+	err := s.check(flags.Args(), stderr)
+	flags.Visit(func(f *flag.Flag) {
+		if f.Name == "sweep-after" && s.runtime == "" {
+			err = errors.Join(err, errors.New("-sweep-after needs -runtime-endpoint: nothing is swept without"))
+		}
+	})
+	if err != nil {
 		fmt.Fprintf(stderr, "tapbridge-agent: %v; try: tapbridge-agent -h\n", err)
 		return misused
 	}
@@ -108,6 +114,9 @@ func (s *settings) keep(ctx context.Context) int {
 	}
 	if err == nil {
 		err = agent.Run(ctx, s.Options)
+	}
+	if errors.Is(err, syscall.EPERM) {
+		err = fmt.Errorf("%w (it must be run by root, with the capabilities that docs/agent.md lists)", err)
 	}
 	if err != nil {
 		s.Log.Error("cannot go on", "error", err)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tapbridge/tapbridge/internal/nstest"
+	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
@@ -80,4 +81,24 @@ func (n *node) guardOf(device string) (addresses string) {
 		addresses = all[device].Addresses
 	})
 	return addresses
+}
+
+// What a guest was seen with outlives a look at which somebody has flushed it, but not
+// the port.
+func TestSeenGuardIsRemembered(t *testing.T) {
+	k := newKnown()
+	p := attach.Attached{Attachment: wish(port.Tap), Port: rtnl.Link{Index: 7}, Seen: &guard.Guard{Addresses: guarded}}
+	k.remember(p)
+	for _, flushed := range []*guard.Guard{nil, {Whole: true}} {
+		p.Seen = flushed
+		k.remember(p)
+		if seen := k.ports[p.PortName()].Seen; seen == nil || seen.Addresses != guarded {
+			t.Errorf("after %+v it is %+v", flushed, seen)
+		}
+	}
+	p.Port.Index = 8
+	k.remember(p)
+	if seen := k.ports[p.PortName()].Seen; seen.Addresses != "" {
+		t.Errorf("another port's is %+v", seen)
+	}
 }

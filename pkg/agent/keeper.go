@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/json"
 	"errors"
 	"maps"
 	"slices"
@@ -219,17 +220,17 @@ func (k *keeper) on(host *attach.Site, p attach.Attached, side attach.Side, f fu
 func (k *keeper) keep(site *attach.Site, p attach.Attached, w part, s *state) error {
 	k.Health.turn()
 	k.Metrics.comparisons.WithLabelValues(string(w.side)).Inc()
-	differences, err := site.Compare(p, w.side)
+	found, err := site.Compare(p, w.side)
 	if err != nil {
 		return err
 	}
-	if len(differences) == 0 {
+	if len(found) == 0 {
 		k.settled(w, p, s)
 		return nil
 	}
 	if k.ObserveOnly {
-		if differences, err = site.Confirm(p, w.side); len(differences) > 0 {
-			k.report(w, p, s, differences, nil)
+		if found, err = site.Confirm(p, w.side); len(found) > 0 {
+			k.report(w, p, s, found, nil)
 		}
 		return err
 	}
@@ -251,7 +252,7 @@ func (k *keeper) repaired(w part, p attach.Attached, s *state, r attach.Repaired
 		s.repairs++
 		k.repairs++
 		k.Metrics.repaired(w, done)
-		log.Info("repaired", "differences", done, "repairs", s.repairs)
+		log.Info("repaired", "differences", differences(done), "repairs", s.repairs)
 	} else {
 		done = r.Found // in vain
 	}
@@ -265,14 +266,14 @@ func (k *keeper) repaired(w part, p attach.Attached, s *state, r attach.Repaired
 	}
 	if pause := s.repaired(done, time.Now()); pause > 0 {
 		k.Metrics.pauses.WithLabelValues(string(w.side)).Inc()
-		log.Warn("another program undoes every repair, or it has no effect: this side of the port is left alone for a while", "pause", pause, "differences", done)
+		log.Warn("another program undoes every repair, or it has no effect: this side of the port is left alone for a while", "pause", pause, "differences", differences(done))
 		k.add(w, s.until)
 	}
 }
 
 // report says once what is wrong and stays so.
-func (k *keeper) report(w part, p attach.Attached, s *state, differences []string, err error) {
-	text := strings.Join(differences, "; ")
+func (k *keeper) report(w part, p attach.Attached, s *state, found []string, err error) {
+	text := strings.Join(found, "; ")
 	if err != nil {
 		text += "\n" + err.Error()
 	}
@@ -280,7 +281,7 @@ func (k *keeper) report(w part, p attach.Attached, s *state, differences []strin
 		return
 	}
 	s.said = text
-	words := append(about(w, p), "differences", differences)
+	words := append(about(w, p), "differences", differences(found))
 	if err != nil {
 		words = append(words, "error", err)
 	}
@@ -328,6 +329,15 @@ func (k *keeper) removeOrphan(p attach.Attached) {
 func about(w part, p attach.Attached) []any {
 	return []any{"port", w.port, "side", w.side, "bridge", p.Bridge, "network", p.Network, "container", p.ContainerID, "interface", p.IfName}
 }
+
+// differences are a list in JSON, and in text one after another.
+type differences []string
+
+// MarshalText is for slog's handler of text.
+func (d differences) MarshalText() ([]byte, error) { return []byte(strings.Join(d, "; ")), nil }
+
+// MarshalJSON is for the other.
+func (d differences) MarshalJSON() ([]byte, error) { return json.Marshal([]string(d)) }
 
 func without(all, some []string) []string {
 	return slices.DeleteFunc(slices.Clone(all), func(d string) bool { return slices.Contains(some, d) })

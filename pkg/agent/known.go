@@ -30,10 +30,14 @@ func topicsOf(p attach.Attached) []any {
 	return []any{p.PortName(), p.IFBName(), p.PromotedName(), p.Bridge, p.Guest, podOf(p.Port.NetNsID)}
 }
 
-// remember reports whether p is new, or has another record than before.
+// remember reports whether p is new, or has another record than before. What a guarded
+// guest was seen with is kept where p has none of it: somebody may have flushed it.
 func (k known) remember(p attach.Attached) (news bool) {
 	name := p.PortName()
 	old, seen := k.ports[name]
+	if old.Port.Index == p.Port.Index && old.Seen != nil && (p.Seen == nil || p.Seen.Addresses == "") {
+		p.Seen = old.Seen
+	}
 	news = !seen || old.Attachment != p.Attachment || old.Port.NetNsID != p.Port.NetNsID
 	if news {
 		k.forget(name)

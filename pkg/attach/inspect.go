@@ -58,7 +58,9 @@ func (s *Site) Inspect() ([]Inspected, error) {
 	for _, a := range all {
 		pod := pods[a.Port.NetNsID]
 		in, err := s.inspect(a, pod.path)
-		in.Unfollowed = a.Table == port.Follow && unfollowed
+		if in.Unfollowed = a.Table == port.Follow && unfollowed; in.Unfollowed && a.Locked && in.State == Awaited {
+			in.Wrong = append(in.Wrong, "no tapbridge-agent runs here, and the port is locked: its guest is mute")
+		}
 		in.Deserted = pod.path != "" && !pod.inhabited
 		if err != nil { // one port must not hide the others
 			in.Wrong = append(in.Wrong, err.Error())

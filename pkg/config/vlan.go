@@ -92,7 +92,7 @@ func trunkItem(item json.RawMessage) (bridge.VLAN, error) {
 func (v VLANs) on(br bridge.Bridge) (bridge.VLANs, error) {
 	if !br.VLANAware {
 		if v.Given() {
-			return "", invalid("vlan", string(bridge.NewVLANs(v.ranges()...)), fmt.Sprintf("bridge %q is not VLAN-aware: ip link set %s type bridge vlan_filtering 1", br.Name, br.Name))
+			return "", v.refused(fmt.Sprintf("bridge %q is not VLAN-aware: ip link set %s type bridge vlan_filtering 1", br.Name, br.Name))
 		}
 		return "", nil
 	}
@@ -104,6 +104,14 @@ func (v VLANs) on(br bridge.Bridge) (bridge.VLANs, error) {
 		return "", fmt.Errorf(`%w: bridge %q is VLAN-aware and has no default VLAN: "vlan" or "vlanTrunk" is needed`, ErrInvalid, br.Name)
 	}
 	return bridge.NewVLANs(ranges...), nil
+}
+
+// refused names the key that asks for VLANs.
+func (v VLANs) refused(because string) error {
+	if v.Access != 0 {
+		return invalid("vlan", v.Access, because)
+	}
+	return invalid("vlanTrunk", string(bridge.NewVLANs(v.Trunk...)), because)
 }
 
 func covered(ranges []bridge.VLAN, id uint16) bool {

@@ -75,7 +75,7 @@ func (r *request) del() error {
 		return err
 	}
 	defer site.Close()
-	err = site.Remove(r.id())
+	err = forRoot(site.Remove(r.id()))
 	ipamErr := r.ipamDel()
 	if r.config.Stripped && ipamErr != nil {
 		// The delegate's own keys are gone as well (Multus reduces the
@@ -201,10 +201,7 @@ func wrong(f doctor.Finding) error {
 func (r *request) openPod() (*attach.Site, error) {
 	site, err := attach.OpenPod(r.netNS)
 	if err != nil {
-		if os.Geteuid() != 0 {
-			err = fmt.Errorf("%w (tapbridge must be run by root)", err)
-		}
-		return nil, fmt.Errorf("%w: %s: %w", errEnvironment, netNS, err)
+		return nil, fmt.Errorf("%w: %s: %w", errEnvironment, netNS, forRoot(err))
 	}
 	same, err := site.OneSided()
 	if err == nil && same && !r.ownNetNSAllowed {
@@ -215,6 +212,14 @@ func (r *request) openPod() (*attach.Site, error) {
 		return nil, err
 	}
 	return site, nil
+}
+
+// forRoot says why somebody else is not permitted.
+func forRoot(err error) error {
+	if err != nil && os.Geteuid() != 0 {
+		err = fmt.Errorf("%w (tapbridge must be run by root)", err)
+	}
+	return err
 }
 
 func (r *request) openForRemoval() (*attach.Site, error) {
