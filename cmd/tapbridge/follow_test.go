@@ -66,16 +66,24 @@ func TestFollowWithoutAnAgent(t *testing.T) {
 	if code, stdout, _ := verb("DEL", ""); code != 0 {
 		t.Errorf("DEL: %s", stdout)
 	}
-	for _, v := range []string{"STATUS", "ADD", "DEL"} {
+	for _, v := range []string{"STATUS", "ADD"} {
 		if code, stdout, stderr := verb(v, locked); code != 0 || stderr != "" {
 			t.Errorf("%s with an agent: %s, stderr %q", v, stdout, stderr)
 		}
 	}
+	ports(allRight, "waiting", false)
 	if err := release(); err != nil {
 		t.Fatal(err)
 	}
+	ports(somethingIs, "waiting", true)
+	if _, stdout, _ := call(host, nil, "", "ports"); !strings.Contains(stdout, " mute\n") {
+		t.Errorf("ports of a locked port:\n%s", stdout)
+	}
 	if code, _, _ := verb("STATUS", locked); code == 0 {
 		t.Error("STATUS passes after the agent has gone")
+	}
+	if code, stdout, _ := verb("DEL", locked); code != 0 {
+		t.Errorf("DEL: %s", stdout)
 	}
 	if links := host.Run(t, "ip", "link") + pod.Run(t, "ip", "link"); strings.Contains(links, "tb23cde16daab7") || strings.Contains(links, "tap1") {
 		t.Errorf("left:\n%s", links)

@@ -31,6 +31,7 @@ type row struct {
 	asked
 	State      attach.State `json:"state,omitempty"`      // with follow: waiting, or running
 	Unfollowed bool         `json:"unfollowed,omitempty"` // with follow: no agent is there
+	Mute       bool         `json:"mute,omitempty"`       // and the port is locked, so that its guest cannot say anything
 	Carrier    *bool        `json:"carrier"`              // null: not known
 	Redirect   string       `json:"redirect,omitempty"`   // in mode tap, between pod interface and tap: bpf, or mirred where the kernel has or permits no bpf
 	Promoted   string       `json:"promoted,omitempty"`   // the tap on the host, while that is the port
@@ -83,7 +84,7 @@ func listPorts(stdout, stderr io.Writer, print func(io.Writer, []row) error) int
 	}
 	code := allRight
 	for _, r := range rows {
-		if len(r.Drift) > 0 {
+		if len(r.Drift) > 0 || r.Mute {
 			return somethingIs
 		}
 		if r.Unchecked != "" && os.Geteuid() != 0 { // root may do without pods that nothing leads into
@@ -136,7 +137,7 @@ func describe(p attach.Inspected) row {
 		Network: p.Network, ContainerID: p.ContainerID, IfName: p.IfName,
 		GuestMAC: p.Guest.String(), TapMAC: p.Port.MAC().String(), MTU: p.MTU,
 		Isolated: p.Isolated, Hairpin: p.Hairpin, Locked: p.Locked, Guarded: p.Guarded, asked: askedOf(p.Attachment),
-		State: p.State, Unfollowed: p.Unfollowed, Carrier: p.Carrier, Drift: append([]string{}, p.Wrong...),
+		State: p.State, Unfollowed: p.Unfollowed, Mute: p.Mute(), Carrier: p.Carrier, Drift: append([]string{}, p.Wrong...),
 	}
 	if p.Guest.IsZero() {
 		r.GuestMAC = ""
@@ -175,7 +176,7 @@ func printTable(w io.Writer, rows []row) error {
 			fmt.Fprintf(w, "? %s: %s\n", r.Port, r.Unchecked)
 		}
 		if r.Unfollowed {
-			fmt.Fprintf(w, "? %s: no tapbridge-agent runs here: nobody follows its guest\n", r.Port)
+			fmt.Fprintf(w, "? %s: no tapbridge-agent runs here: nobody follows its guest%s\n", r.Port, map[bool]string{true: ", which is mute until then"}[r.Mute])
 		}
 	}
 	printUplinks(w, rows)
@@ -200,6 +201,8 @@ func (r row) state() string {
 	switch {
 	case len(r.Drift) > 0:
 		return fmt.Sprintf("drift (%d)", len(r.Drift))
+	case r.Mute:
+		return "mute"
 	case r.Unchecked != "":
 		return "ok on the host"
 	case r.State != "":

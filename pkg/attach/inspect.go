@@ -33,6 +33,10 @@ type Inspected struct {
 	Redirect *redirect.Pair // how frames get from the pod interface to the tap and back; nil: they do not, or not known
 }
 
+// Mute reports whether the guest can say nothing: its port is locked until somebody
+// admits it, and nobody is there to.
+func (in Inspected) Mute() bool { return in.Unfollowed && in.Locked && in.State == Awaited }
+
 // Inspect observes every port of ours in the namespace. It is for people: to
 // reach the pods it searches the processes of the node for their namespaces.
 func (s *Site) Inspect() ([]Inspected, error) {
@@ -58,9 +62,7 @@ func (s *Site) Inspect() ([]Inspected, error) {
 	for _, a := range all {
 		pod := pods[a.Port.NetNsID]
 		in, err := s.inspect(a, pod.path)
-		if in.Unfollowed = a.Table == port.Follow && unfollowed; in.Unfollowed && a.Locked && in.State == Awaited {
-			in.Wrong = append(in.Wrong, "no tapbridge-agent runs here, and the port is locked: its guest is mute")
-		}
+		in.Unfollowed = a.Table == port.Follow && unfollowed
 		in.Deserted = pod.path != "" && !pod.inhabited
 		if err != nil { // one port must not hide the others
 			in.Wrong = append(in.Wrong, err.Error())

@@ -26,7 +26,7 @@ func Ports(site *attach.Site) ([]Finding, error) {
 // unfollowed is worst for a guest that is locked out; one that runs keeps its entry
 // too long when it goes.
 func unfollowed(p attach.Inspected) Finding {
-	if p.Locked && p.State == attach.Awaited {
+	if p.Mute() {
 		return bad("port "+p.Port.Name, "its guest is waited for, and nobody is there to admit it", startAgent)
 	}
 	return note("port "+p.Port.Name, fmt.Sprintf("nobody follows its guest, the port stays %s", p.State), startAgent)
@@ -37,7 +37,7 @@ const startAgent = "start tapbridge-agent in the bridge's network namespace"
 func inspected(p attach.Inspected) (found []Finding) {
 	object := "port " + p.Port.Name
 	for _, wrong := range p.Wrong {
-		found = append(found, bad(object, wrong, "restart the pod, or undo what has changed it"))
+		found = append(found, bad(object, wrong, "let tapbridge-agent put it right, undo what has changed it, or restart the pod"))
 	}
 	if p.Unfollowed {
 		found = append(found, unfollowed(p))
