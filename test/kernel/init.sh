@@ -18,7 +18,7 @@ ip link set lo up
 while read -r package binary tests; do
 	cd "/src/$package"
 	status=0
-	"$binary" -test.v -test.parallel 8 -test.timeout 550s -test.run "$tests" </dev/null 2>&1 || status=$?
+	"$binary" -test.v -test.parallel 8 -test.timeout 15m -test.run "$tests" </dev/null 2>&1 || status=$?
 	printf '\n#end %s %d\n' "$package" $status
 done </suites
 reboot -f # with QEMU's -no-reboot: off

@@ -19,7 +19,7 @@ import (
 )
 
 // patience is how long the guest may take altogether: several times what it needs, for emulation on a busy machine is slow, and less
-// than go test's ten minutes. The tests of one package may take less (init.sh), so that they can still say where they were.
+// than the half hour that the Makefile gives go test. The tests of one package may take less (init.sh), so that they can still say where they were.
 const patience = 20 * time.Minute
 
 // cmdline makes a warning of the kernel a panic, and a panic the end of the guest. Watchdogs would mistake a busy host for a kernel
