@@ -108,8 +108,8 @@ func growth(t *testing.T, e extent, p programs, r *report) {
 	}
 	r.heading("A bridge that fills up")
 	r.text("Milliseconds above the floor, mode `tap`, with so many ports of tapbridge on the bridge (it holds 1023). The ratios are to a bridge of %d ports, "+
-		"measured in the same loop. `bridge` adds to the same bridge. What grows is the kernel's work, which goes through all ports several times when one joins "+
-		"(`br_add_if`, `br_root_selection`, `__netdev_adjacent_dev_insert`); tapbridge lists nothing.", e.few)
+		"measured in the same loop. `bridge` adds to the same bridge. What grows is the kernel's work, above all in the message by which a port joins: "+
+		"`br_add_if` goes through all ports several times. tapbridge lists nothing.", e.few)
 	r.table(rows...)
 	plot.add("ADD", adds)
 	plot.add("CHECK", checks)
