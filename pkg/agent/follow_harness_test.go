@@ -62,10 +62,17 @@ func (g *followed) known() {
 		g.await("a repair", func() bool { return len(g.log.with("repaired")) > 0 })
 		g.log.clear()
 	} else {
-		g.await("an ear at the port", func() bool {
-			return strings.Contains(g.host.Run(g.T, "cat", "/proc/net/packet"), g.index())
-		})
+		g.awaitEar()
 	}
+}
+
+// awaitEar waits until a guest on a locked port is heard: what it says before is for
+// nobody.
+func (g *followed) awaitEar() {
+	g.Helper()
+	g.await("an ear at the port", func() bool {
+		return strings.Contains(g.host.Run(g.T, "cat", "/proc/net/packet"), g.index())
+	})
 }
 
 func (g *followed) index() string {

@@ -22,6 +22,7 @@ func TestGuestIsFollowed(t *testing.T) {
 		for range rounds {
 			g.boot()
 			if g.a.Locked {
+				g.awaitEar()
 				g.speak()
 				g.awaitRunning(true)
 			}
