@@ -175,8 +175,11 @@ func printTable(w io.Writer, rows []row) error {
 		if r.Unchecked != "" {
 			fmt.Fprintf(w, "? %s: %s\n", r.Port, r.Unchecked)
 		}
-		if r.Unfollowed {
-			fmt.Fprintf(w, "? %s: no tapbridge-agent runs here: nobody follows its guest%s\n", r.Port, map[bool]string{true: ", which is mute until then"}[r.Mute])
+		switch {
+		case r.Mute:
+			fmt.Fprintf(w, "? %s: no tapbridge-agent runs here: nobody follows its guest, which is mute until then\n", r.Port)
+		case r.Unfollowed:
+			fmt.Fprintf(w, "? %s: no tapbridge-agent runs here: nobody follows its guest\n", r.Port)
 		}
 	}
 	printUplinks(w, rows)

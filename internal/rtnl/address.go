@@ -3,6 +3,7 @@ package rtnl
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -40,6 +41,12 @@ func parseAddress(msg []byte) (index int, address netip.Prefix, err error) {
 		}
 	}
 	return int(header.Index), address, err
+}
+
+// IPNet is the netlink library's form of an address with its prefix length, or of a
+// network.
+func IPNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 // AddressesOf lists the same with all that the netlink library knows of them, so

@@ -72,7 +72,7 @@ func Configure(c *rtnl.Conn, ifName string, w Wish) error {
 	}
 	device := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.Index, Name: l.Name}}
 	for _, a := range w.Addresses {
-		if err := handle.AddrAdd(device, &netlink.Addr{IPNet: network(a)}); err != nil {
+		if err := handle.AddrAdd(device, &netlink.Addr{IPNet: rtnl.IPNet(a)}); err != nil {
 			return fmt.Errorf("add %s to %q: %w", a, ifName, err)
 		}
 	}
@@ -207,11 +207,7 @@ func (r Route) uses(found netlink.Route) bool {
 
 func (r Route) netlink() *netlink.Route {
 	return &netlink.Route{
-		Dst: network(r.To.Masked()), Gw: net.IP(r.Via.AsSlice()), MTU: r.MTU, AdvMSS: r.AdvMSS,
+		Dst: rtnl.IPNet(r.To.Masked()), Gw: net.IP(r.Via.AsSlice()), MTU: r.MTU, AdvMSS: r.AdvMSS,
 		Priority: r.Priority, Table: r.Table, Scope: netlink.Scope(r.Scope),
 	}
-}
-
-func network(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

@@ -181,9 +181,12 @@ func checkBridgeName(name string) error {
 }
 
 func (c *Config) checkMode() error {
-	for key, on := range map[string]bool{"vmconf": c.VMConf, "promote": c.Promote} {
-		if on && c.Mode != port.Tap {
-			return invalid(key, true, fmt.Sprintf("it needs mode %q: there is no tap in the pod in mode %q", port.Tap, c.Mode))
+	for _, o := range []struct {
+		key string
+		on  bool
+	}{{"vmconf", c.VMConf}, {"promote", c.Promote}} {
+		if o.on && c.Mode != port.Tap {
+			return invalid(o.key, true, fmt.Sprintf("it needs mode %q: there is no tap in the pod in mode %q", port.Tap, c.Mode))
 		}
 	}
 	if c.DAN && c.Mode != port.HostTap {

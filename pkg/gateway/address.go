@@ -149,7 +149,7 @@ func add(c *rtnl.Conn, d Device, want []netip.Prefix, undo *Undo) error {
 		return err
 	}
 	for _, p := range missing(have, want) {
-		a := netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
+		a := netlink.Addr{IPNet: rtnl.IPNet(p)}
 		if p.Addr().Is6() {
 			a.Flags = unix.IFA_F_NODAD // a guest that claims the gateway's address first would keep it, and all would wait a second
 		}

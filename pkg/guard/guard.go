@@ -55,10 +55,10 @@ func linkLocal(m mac.Addr) netip.Addr {
 }
 
 // Close lets nothing pass from the port but what the guest may send with the addresses
-// of a List; with an empty one, what may be sent without any. What is left of an earlier port of the name goes in the same
-// transaction. In it the rules are made as well, if they are not there, not whole,
-// or of another version: not with every port, because the kernel waits some
-// milliseconds where rules are replaced.
+// of a List; with an empty one, what may be sent without any. What is left of an
+// earlier port of the name goes in the same transaction. In it the rules are made as
+// well, if they are not there, not whole, or of another version: not with every port,
+// because the kernel waits some milliseconds where rules are replaced.
 func Close(c *rtnl.Conn, port string, guest mac.Addr, list string) error {
 	stale, err := staleOf(c, port)
 	if err != nil {
