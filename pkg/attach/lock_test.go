@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
@@ -59,4 +60,36 @@ func TestLockIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.mustApply(a)
+}
+
+// Who looks at a bridge that another ADD is just making waits until it is made: it
+// would be taken for somebody else's before that, with another MTU.
+func TestBridgeBeingMadeIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.site(func(onlooker *Site) {
+		unlock, err := lock("br1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.hostRun("ip link add br1 address 02:00:00:01:02:03 mtu 1501 group 872481283 type bridge") // 0x34010203
+		seen := make(chan bridge.Bridge)
+		go n.host.Do(func() {
+			defer close(seen)
+			br, err := onlooker.Bridge("br1")
+			if err != nil {
+				t.Error(err)
+			}
+			seen <- br
+		})
+		time.AfterFunc(100*time.Millisecond, func() {
+			n.hostRun("ip link set br1 alias tapbridge-bridge/1 mtu 1500")
+			if err := unlock(); err != nil {
+				t.Error(err)
+			}
+		})
+		if br := <-seen; !br.Made || br.MTU != 1500 {
+			t.Errorf("it is taken for %+v", br)
+		}
+	})
 }

@@ -114,6 +114,21 @@ func (s *Site) OneSided() (bool, error) {
 	return pod == host, err
 }
 
+// Bridge reads the bridge of that name, and waits for an Apply that is just making
+// it. Errors: those of bridge.Find, and ErrBusy.
+func (s *Site) Bridge(name string) (bridge.Bridge, error) {
+	br, err := bridge.Find(s.host, name)
+	if err != nil || !br.BeingMade() {
+		return br, err
+	}
+	unlock, err := lock(name)
+	if err != nil {
+		return br, err
+	}
+	defer unlock()
+	return bridge.Find(s.host, name)
+}
+
 // Host is the connection to the bridge's side.
 func (s *Site) Host() *rtnl.Conn { return s.host }
 

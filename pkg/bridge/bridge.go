@@ -44,7 +44,7 @@ type Bridge struct {
 	Up    bool
 	Made  bool // by Create, now or earlier
 
-	unfinished bool // a Create has ended before it was done
+	unfinished bool // a Create is at it, or has ended before it was done
 	nameless   bool // neither MAC set nor a port: the next port's becomes its own
 
 	VLANAware   bool   // vlan_filtering is on
@@ -70,7 +70,7 @@ func Of(l rtnl.Link) Bridge {
 	filtering, _ := l.Data.Uint8(nl.IFLA_BR_VLAN_FILTERING)
 	pvid, _ := l.Data.Uint16(nl.IFLA_BR_VLAN_DEFAULT_PVID)
 	b := Bridge{Name: l.Name, Index: l.Index, MAC: l.MAC(), MTU: l.MTU, Up: l.Up(), Made: l.Alias == madeByUs, VLANAware: filtering == 1, DefaultPVID: pvid}
-	b.unfinished, b.nameless = b.Made && l.Group == b.unfinishedGroup(), nameless(l)
+	b.unfinished, b.nameless = l.Group == b.unfinishedGroup(), nameless(l)
 	return b
 }
 
@@ -121,9 +121,13 @@ func (b Bridge) unfinishedGroup() uint32 {
 	return 0x34<<24 | uint32(b.MAC[3])<<16 | uint32(b.MAC[4])<<8 | uint32(b.MAC[5])
 }
 
+// BeingMade reports whether a Create may be at it: until that is done, MTU, Made and
+// Up are not what they will be.
+func (b Bridge) BeingMade() bool { return b.unfinished }
+
 // Unfinished reports whether a Create has ended before it was done. Under the
 // bridge's lock there is none that may still be at it.
-func (b Bridge) Unfinished() bool { return b.unfinished }
+func (b Bridge) Unfinished() bool { return b.unfinished && b.Made }
 
 // add makes the bridge and tells that it is ours in one system call. The second
 // message goes by the group, which a bridge that somebody else has made meanwhile

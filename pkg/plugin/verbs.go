@@ -231,7 +231,7 @@ func (r *request) openForRemoval() (*attach.Site, error) {
 
 // findBridge reads the bridge, or plans the one that will be made.
 func findBridge(site *attach.Site, c *config.Config) (bridge.Bridge, error) {
-	br, err := bridge.Find(site.Host(), c.Bridge)
+	br, err := site.Bridge(c.Bridge)
 	if !errors.Is(err, bridge.ErrNotFound) {
 		return br, err
 	}
