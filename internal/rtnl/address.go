@@ -11,22 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Addresses lists the IP addresses of one device, each with its prefix length.
-func (c *Conn) Addresses(index int) (list []netip.Prefix, err error) {
+// Addresses lists the IP addresses of every device, by its index, each with its
+// prefix length.
+func (c *Conn) Addresses() (map[int][]netip.Prefix, error) {
 	msgs, err := c.Dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, nl.NewIfAddrmsg(unix.AF_UNSPEC))
-	for _, msg := range msgs { // of all devices: the kernel filters for callers with strict checking only
-		of, address, parseErr := parseAddress(msg)
+	all := map[int][]netip.Prefix{}
+	for _, msg := range msgs {
+		index, address, parseErr := parseAddress(msg)
 		if err == nil {
 			err = parseErr
 		}
-		if of == index && address.IsValid() {
-			list = append(list, address)
+		if address.IsValid() {
+			all[index] = append(all[index], address)
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list the addresses of link %d: %w", index, err)
+		return nil, fmt.Errorf("list the addresses: %w", err)
 	}
-	return list, nil
+	return all, nil
 }
 
 func parseAddress(msg []byte) (index int, address netip.Prefix, err error) {
@@ -49,8 +51,8 @@ func IPNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// AddressesOf lists the same with all that the netlink library knows of them, so
-// that they can be put back.
+// AddressesOf lists those of one device with all that the netlink library knows of
+// them, so that they can be put back.
 func (c *Conn) AddressesOf(index int) (list []netlink.Addr, err error) {
 	handle, err := c.Handle()
 	if err != nil {

@@ -147,12 +147,12 @@ func Missing(c *rtnl.Conn, ifName string, w Wish) (differences []string, err err
 	if err != nil {
 		return nil, err
 	}
-	have, err := c.Addresses(l.Index)
+	all, err := c.Addresses()
 	if err != nil {
 		return nil, err
 	}
 	for _, a := range w.Addresses {
-		if !slices.Contains(have, a) {
+		if !slices.Contains(all[l.Index], a) {
 			differences = append(differences, fmt.Sprintf("address %s is missing on %q", a, ifName))
 		}
 	}

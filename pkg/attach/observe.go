@@ -2,6 +2,7 @@ package attach
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
@@ -117,30 +118,50 @@ func (s *Site) entries(want []fdb.Entry, end rtnl.Link) (got []fdb.Entry, err er
 	return got, nil
 }
 
+// observePod also looks for addresses on the devices of a VM: with one, the pod's
+// stack would answer in the guest's place.
 func (s *Site) observePod(want port.Port, got *port.Port) error {
 	inner, there, err := find(s.pod, want.Pod.Name)
 	if err != nil {
 		return err
 	}
 	if there {
-		if got.Pod, err = podDevice(s.pod, inner, want.Pod); err != nil {
+		if got.Pod, err = device(s.pod, inner, want.Pod); err != nil {
 			return err
 		}
 	}
 	if want.Tap == nil {
 		return nil
 	}
+	addresses, err := s.pod.Addresses()
+	if err != nil {
+		return err
+	}
+	if there {
+		got.Pod.Addresses = inWords(addresses[inner.Index])
+	}
 	t, tapThere, err := find(s.pod, want.Tap.Name)
 	if err != nil || !tapThere {
 		return err
 	}
 	got.Access = access(t)
-	if got.Tap, err = podDevice(s.pod, t, want.Tap); err != nil || !there {
+	if got.Tap, err = device(s.pod, t, want.Tap); err != nil {
 		return err
+	}
+	if got.Tap.Addresses = inWords(addresses[t.Index]); !there {
+		return nil
 	}
 	pair, err := redirect.Observe(s.pod, t.Index, inner.Index)
 	got.Redirect = &pair
 	return err
+}
+
+func inWords(addresses []netip.Prefix) string {
+	words := make([]string, len(addresses))
+	for i, a := range addresses {
+		words[i] = a.String()
+	}
+	return strings.Join(words, " ")
 }
 
 func find(c *rtnl.Conn, name string) (rtnl.Link, bool, error) {
@@ -161,23 +182,6 @@ func device(c *rtnl.Conn, l rtnl.Link, want *port.Device) (d *port.Device, err e
 	queue, err := shape.Observe(c, l, *want.Queue)
 	d.Queue = &queue
 	return d, err
-}
-
-// podDevice also looks for addresses on a device that should be mute: with one,
-// the pod's stack would answer in the guest's place.
-func podDevice(c *rtnl.Conn, l rtnl.Link, want *port.Device) (*port.Device, error) {
-	d, err := device(c, l, want)
-	if err != nil || !want.Muted {
-		return d, err
-	}
-	addresses, err := c.Addresses(l.Index)
-	if err != nil {
-		return nil, err
-	}
-	for _, a := range addresses {
-		d.Addresses = strings.TrimSpace(d.Addresses + " " + a.String())
-	}
-	return d, nil
 }
 
 func access(l rtnl.Link) *tap.Access {
