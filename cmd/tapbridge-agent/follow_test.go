@@ -56,7 +56,7 @@ func TestKilledWhileItFollows(t *testing.T) {
 
 func (s *shock) followed() (is bool) {
 	s.Helper()
-	s.site(func(*attach.Site) (err error) { is, err = attach.Followed(); return err })
+	s.site(func(*attach.Site) (err error) { is, err = attach.AgentRuns(); return err })
 	return is
 }
 

@@ -52,7 +52,7 @@ func TestFollowWithoutAnAgent(t *testing.T) {
 
 	var release func() error
 	var err error
-	host.Do(func() { release, err = attach.Follow() })
+	host.Do(func() { release, err = attach.AnnounceAgent() })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,7 @@ func promise() (release func() error, err error) {
 		return nil, fmt.Errorf("hear guests: %w", err)
 	}
 	e.close()
-	return attach.Follow()
+	return attach.AnnounceAgent()
 }
 
 func newFollower() follower {

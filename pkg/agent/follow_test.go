@@ -272,7 +272,7 @@ func (g *followed) followedBy(want bool) {
 	g.Helper()
 	var got bool
 	var err error
-	g.host.Do(func() { got, err = attach.Followed() })
+	g.host.Do(func() { got, err = attach.AgentRuns() })
 	if err != nil || got != want {
 		g.Errorf("somebody follows: %v, %v, want %v", got, err, want)
 	}

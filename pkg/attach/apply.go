@@ -135,16 +135,16 @@ func (w *work) tail() []step {
 // are undone in reverse.
 func run(steps []step) error {
 	for i, s := range steps {
-		if err := Guard(s.do); err != nil {
+		if err := Recover(s.do); err != nil {
 			return errors.Join(err, undo(steps[:i+1]))
 		}
 	}
 	return nil
 }
 
-// Guard makes an error of a panic, a defect of ours or of a library, so that what
+// Recover makes an error of a panic, a defect of ours or of a library, so that what
 // was begun is taken back.
-func Guard(do func() error) (err error) {
+func Recover(do func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%w: %v: %s", ErrDefect, p, debug.Stack())
@@ -156,7 +156,7 @@ func Guard(do func() error) (err error) {
 func undo(steps []step) (err error) {
 	for i := len(steps) - 1; i >= 0; i-- {
 		if s := steps[i]; s.undo != nil {
-			if e := Guard(s.undo); e != nil {
+			if e := Recover(s.undo); e != nil {
 				err = errors.Join(err, fmt.Errorf("left behind, undoing %q failed: %w", s.name, e))
 			}
 		}
@@ -289,8 +289,8 @@ func (w *work) setQueues() error {
 		if d.wanted.Queue == nil {
 			continue
 		}
-		if err := d.wanted.Queue.Set(d.conn, d.index); err != nil {
-			return fmt.Errorf("%q: %w", d.wanted.Name, err)
+		if err := d.setQueue(); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -355,32 +355,25 @@ func (w *work) writeEntry() error {
 // setUp raises the port last: until then nothing can reach the bridge.
 func (w *work) setUp() error {
 	for _, d := range w.devices() {
-		if err := d.conn.SetUp(d.index); err != nil {
-			return fmt.Errorf("set %q up: %w", d.wanted.Name, err)
+		if err := d.raise(); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// made is a device of the attachment and where it is.
-type made struct {
-	wanted *port.Device
-	conn   *rtnl.Conn
-	index  int
-}
-
 // devices are those of the attachment, the port last.
-func (w *work) devices() (all []made) {
+func (w *work) devices() (all []placed) {
 	if w.want.Tap != nil {
-		all = append(all, made{w.want.Tap, w.pod, w.tap})
+		all = append(all, placed{w.want.Tap, w.pod, w.tap})
 	}
 	if w.want.Pod != nil {
-		all = append(all, made{w.want.Pod, w.pod, w.inner})
+		all = append(all, placed{w.want.Pod, w.pod, w.inner})
 	}
 	if w.want.IFB != nil {
-		all = append(all, made{w.want.IFB, w.host, w.ifb})
+		all = append(all, placed{w.want.IFB, w.host, w.ifb})
 	}
-	return append(all, made{w.want.End, w.host, w.port})
+	return append(all, placed{w.want.End, w.host, w.port})
 }
 
 func (w *work) verify() error {

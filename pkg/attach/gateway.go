@@ -10,10 +10,6 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
-// gatewayLock is for what the attachments of all bridges share: the sysctls and
-// the table of masquerade rules. No bridge can have that name.
-const gatewayLock = "/gateway"
-
 // MayServe refuses what Serve could not do, as far as that can be told before the
 // guest has its address. Errors: gateway.ErrUnsupported, gateway.ErrAddress.
 func (s *Site) MayServe(br bridge.Bridge, assign, masquerade bool) error {
@@ -108,7 +104,7 @@ func (s *Site) unmasquerade(id port.ID, end rtnl.Link, there bool) error {
 			return nil
 		}
 	}
-	return afterServing(func() error { return gateway.Unmasquerade(owner(port.Attachment{ID: id})) })
+	return exclusively(gatewayLock, func() error { return gateway.Unmasquerade(owner(port.Attachment{ID: id})) })
 }
 
 // unmasqueradeOthers removes the network's rules but for those of the valid
@@ -118,20 +114,7 @@ func (s *Site) unmasqueradeOthers(network string, valid []port.ID) error {
 	for i, id := range valid {
 		keep[i] = owner(port.Attachment{ID: id})
 	}
-	return afterServing(func() error { return gateway.UnmasqueradeOthers(network, keep) })
-}
-
-// afterServing waits for a Serve under way. Where nothing can be locked, for want
-// of a writable /run, nobody serves.
-func afterServing(do func() error) error {
-	unlock, err := lock(gatewayLock)
-	if errors.Is(err, ErrBusy) {
-		return err
-	}
-	if err == nil {
-		defer unlock()
-	}
-	return do()
+	return exclusively(gatewayLock, func() error { return gateway.UnmasqueradeOthers(network, keep) })
 }
 
 // owner is whose rules are those of a. The port's name stands for the container

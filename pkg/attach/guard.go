@@ -8,28 +8,10 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
-// guardLock is for the sets of all guarded ports of the node. No bridge can have
-// that name.
-const guardLock = "/guard"
-
-// guarding does something about guards while nobody else does: the kernel can show
-// an element of a set twice, or not at all, while the set changes. Where nothing
-// can be locked, for want of a writable /run, nobody guards.
-func guarding(do func() error) error {
-	unlock, err := lock(guardLock)
-	if errors.Is(err, ErrBusy) {
-		return err
-	}
-	if err == nil {
-		defer unlock()
-	}
-	return do()
-}
-
 // closePort comes before the port is up: until Admit tells its addresses, the
 // guest cannot use any.
 func (w *work) closePort() error {
-	return guarding(func() error { return guard.Close(w.host, w.want.Name, w.a.Guest, "") })
+	return exclusively(guardLock, func() error { return guard.Close(w.host, w.want.Name, w.a.Guest, "") })
 }
 
 // Admit lets the guest of a guarded port use the addresses of a guard.List, also where
@@ -39,7 +21,7 @@ func (s *Site) Admit(a port.Attachment, list string) error {
 	if err != nil {
 		return err
 	}
-	return guarding(func() error {
+	return exclusively(guardLock, func() error {
 		err := guard.Admit(s.host, a.PortName(), list)
 		if err == nil && promoted {
 			err = guard.Admit(s.host, a.PromotedName(), list)
@@ -49,7 +31,7 @@ func (s *Site) Admit(a port.Attachment, list string) error {
 }
 
 func (s *Site) observeGuards() (all guard.Observed, err error) {
-	err = guarding(func() error { all, err = guard.Observe(s.host); return err })
+	err = exclusively(guardLock, func() error { all, err = guard.Observe(s.host); return err })
 	return all, err
 }
 
@@ -78,7 +60,7 @@ func (s *Site) unguard(id port.ID, end rtnl.Link, there bool) error {
 			return nil
 		}
 	}
-	return guarding(func() error {
+	return exclusively(guardLock, func() error {
 		return errors.Join(s.removeGuard(id.PortName()), s.removeGuard(id.PromotedName()))
 	})
 }
@@ -95,7 +77,7 @@ func (s *Site) removeGuard(name string) error {
 // UnguardGone forgets the ports that have gone with the pod's namespace, and taps that
 // are in the pod again. A port is there before it is guarded, which happens under the
 // lock.
-func (s *Site) UnguardGone() error { return guarding(s.removeGone) }
+func (s *Site) UnguardGone() error { return exclusively(guardLock, s.removeGone) }
 
 func (s *Site) removeGone() error {
 	names, err := guard.Ports(s.host)

@@ -51,7 +51,7 @@ func (s *Site) Inspect() ([]Inspected, error) {
 	}
 	unfollowed := false
 	if slices.ContainsFunc(all, func(a Attached) bool { return a.Table == port.Follow }) {
-		followed, err := Followed()
+		followed, err := AgentRuns()
 		if err != nil && !errors.Is(err, os.ErrPermission) { // who is not root is not told
 			return nil, err
 		}

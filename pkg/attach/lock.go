@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,32 +22,59 @@ const (
 	lockWait = 30 * time.Second
 )
 
+// Locks of what the attachments of all bridges share. No bridge can have such a
+// name.
+const (
+	gatewayLock = "/gateway" // the sysctls and the masquerade rules
+	guardLock   = "/guard"   // the sets of all guarded ports
+)
+
 // lock keeps two ADDs on one bridge from deciding at the same time who has a MAC
-// address. The kernel drops it with the process, however that ends. ErrBusy when
-// it cannot be had within lockWait.
-func lock(bridge string) (unlock func() error, err error) {
-	return lockWithin(bridge, lockWait)
+// address; name is the bridge's, or one of the above. The kernel drops it with the
+// process, however that ends. ErrBusy when it cannot be had within lockWait.
+func lock(name string) (unlock func() error, err error) {
+	return lockWithin(name, lockWait)
 }
 
-func lockWithin(bridge string, wait time.Duration) (unlock func() error, err error) {
+// exclusively does something while nobody else holds the lock of that name. Where
+// nothing can be locked, for want of a writable /run, nobody does.
+func exclusively(name string, do func() error) error {
+	unlock, err := lock(name)
+	if errors.Is(err, ErrBusy) {
+		return err
+	}
+	if err == nil {
+		defer unlock()
+	}
+	return do()
+}
+
+func lockWithin(name string, wait time.Duration) (unlock func() error, err error) {
 	fd, err := unix.Open(lockFile, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("lock bridge %q: open %s: %w", bridge, lockFile, err)
+		return nil, fmt.Errorf("lock %s: open %s: %w", locked(name), lockFile, err)
 	}
 	f := os.NewFile(uintptr(fd), lockFile)
-	at, err := offset(bridge)
+	at, err := offset(name)
 	if err == nil {
 		err = hold(f, at, wait)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock bridge %q: %w", bridge, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", locked(name), err), f.Close())
 	}
 	return f.Close, nil
 }
 
-// offset is the bridge's byte. Bridges of one name in two namespaces have
+func locked(name string) string {
+	if shared, is := strings.CutPrefix(name, "/"); is {
+		return "the node's " + shared
+	}
+	return fmt.Sprintf("bridge %q", name)
+}
+
+// offset is the byte of a lock. Bridges of one name in two namespaces have
 // different ones; two that share one by chance only wait for each other.
-func offset(bridge string) (int64, error) {
+func offset(name string) (int64, error) {
 	own, err := rtnl.Current()
 	if err != nil {
 		return 0, err
@@ -57,7 +85,7 @@ func offset(bridge string) (int64, error) {
 		return 0, err
 	}
 	h := fnv.New64a()
-	fmt.Fprintf(h, "%d/%s", inode, bridge)
+	fmt.Fprintf(h, "%d/%s", inode, name)
 	return int64(h.Sum64() >> 1), nil
 }
 

@@ -13,10 +13,10 @@ import (
 // in each network namespace another one; no bridge can have it.
 const agents = "/agent"
 
-// Follow tells everybody in this network namespace that there is an agent, until
+// AnnounceAgent tells everybody in this network namespace that there is an agent, until
 // release or the end of the process: the kernel drops the lock, however that ends.
 // Several agents can tell so.
-func Follow() (release func() error, err error) {
+func AnnounceAgent() (release func() error, err error) {
 	f, err := os.OpenFile(lockFile, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("tell that guests are followed: %w", err)
@@ -32,8 +32,8 @@ func Follow() (release func() error, err error) {
 	return f.Close, nil
 }
 
-// Followed reports whether an agent follows the guests of this network namespace.
-func Followed() (bool, error) {
+// AgentRuns reports whether an agent follows the guests of this network namespace.
+func AgentRuns() (bool, error) {
 	f, err := os.OpenFile(lockFile, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil

@@ -207,7 +207,7 @@ func (r *repairs) toPod() error {
 		}
 	}
 	if r.a.Guarded {
-		if err := guarding(func() error { return r.removeGuard(r.a.PromotedName()) }); err != nil {
+		if err := exclusively(guardLock, func() error { return r.removeGuard(r.a.PromotedName()) }); err != nil {
 			return r.endWithPort(err)
 		}
 	}
@@ -296,13 +296,8 @@ func (r *repairs) rest() []fix {
 	if r.want.Idle == nil || r.got.Idle == nil {
 		return nil
 	}
-	idle := made{r.want.Idle, r.host, r.p.Port.Index}
-	return append(r.still(idle, *r.got.Idle), fix{r.got.Idle.Up, func() error {
-		if err := r.host.SetDown(idle.index); err != nil {
-			return fmt.Errorf("set %q down: %w", idle.wanted.Name, err)
-		}
-		return nil
-	}})
+	idle := placed{r.want.Idle, r.host, r.p.Port.Index}
+	return append(still(idle, *r.got.Idle), fix{r.got.Idle.Up, idle.lower})
 }
 
 func (s *Site) observeIdle(want port.Port, got *port.Port, end rtnl.Link) (err error) {

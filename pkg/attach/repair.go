@@ -237,70 +237,12 @@ func (r *repairs) rename(c *rtnl.Conn, l rtnl.Link, name string) error {
 	return nil
 }
 
-// dress gives a device its MAC, MTU and record in one message.
-func (r *repairs) dress(d made, got port.Device) error {
-	var attrs []nl.NetlinkRequestData
-	if got.MAC != d.wanted.MAC {
-		attrs = append(attrs, nl.NewRtAttr(unix.IFLA_ADDRESS, d.wanted.MAC.HardwareAddr()))
-	}
-	if got.MTU != d.wanted.MTU {
-		attrs = append(attrs, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(d.wanted.MTU))))
-	}
-	if got.Record != d.wanted.Record {
-		attrs = append(attrs, nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(d.wanted.Record)))
-	}
-	if err := d.conn.SetLink(d.index, attrs...); err != nil {
-		return fmt.Errorf("set MAC, MTU or alias of %q: %w", d.wanted.Name, err)
-	}
-	return nil
-}
-
-func undressed(want, got port.Device) bool {
-	return want.MAC != got.MAC || want.MTU != got.MTU || want.Record != got.Record
-}
-
-func (r *repairs) silence(d made) error {
-	if err := d.conn.Mute(d.wanted.Name); err != nil {
-		return fmt.Errorf("turn IPv6 off on %q: %w", d.wanted.Name, err)
-	}
-	return nil
-}
-
-// strip takes away the addresses with which the kernel would answer in the guest's
-// place.
-func (r *repairs) strip(d made) error {
-	addresses, err := d.conn.AddressesOf(d.index)
-	if err != nil {
-		return err
-	}
-	for _, a := range addresses {
-		if err := d.conn.DeleteAddress(d.index, a); err != nil {
-			return fmt.Errorf("delete address %s of %q: %w", a.IPNet, d.wanted.Name, err)
-		}
-	}
-	return nil
-}
-
-func (r *repairs) queue(d made) error {
-	if err := d.wanted.Queue.Set(d.conn, d.index); err != nil {
-		return fmt.Errorf("%q: %w", d.wanted.Name, err)
-	}
-	return nil
-}
-
-func (r *repairs) raise(d made) error {
-	if err := d.conn.SetUp(d.index); err != nil {
-		return fmt.Errorf("set %q up: %w", d.wanted.Name, err)
-	}
-	return nil
-}
-
 // still are the changes to a device but for up, which comes last.
-func (r *repairs) still(d made, got port.Device) []fix {
+func still(d placed, got port.Device) []fix {
 	return []fix{
-		{undressed(*d.wanted, got), func() error { return r.dress(d, got) }},
-		{d.wanted.Muted && !got.Muted, func() error { return r.silence(d) }},
-		{got.Addresses != d.wanted.Addresses, func() error { return r.strip(d) }},
-		{d.wanted.Queue != nil && got.Queue != nil && *got.Queue != *d.wanted.Queue, func() error { return r.queue(d) }},
+		{undressed(*d.wanted, got), func() error { return d.dress(got) }},
+		{d.wanted.Muted && !got.Muted, d.mute},
+		{got.Addresses != d.wanted.Addresses, d.strip},
+		{d.wanted.Queue != nil && got.Queue != nil && *got.Queue != *d.wanted.Queue, d.setQueue},
 	}
 }

@@ -32,8 +32,8 @@ func (r *repairs) repairHost() error {
 	if r.got.End == nil {
 		return nil // removed since
 	}
-	end := made{r.want.End, r.host, r.port}
-	fixes := r.still(end, *r.got.End)
+	end := r.end()
+	fixes := still(end, *r.got.End)
 	membership, rejoins, err := r.membership()
 	if err != nil {
 		return err
@@ -45,7 +45,7 @@ func (r *repairs) repairHost() error {
 	fixes = append(append(fixes, membership...), limits...)
 	fixes = append(fixes, fix{r.want.Guard != nil && (r.got.Guard == nil || *r.got.Guard != *r.want.Guard), r.reguard})
 	fixes = append(fixes, r.rest()...)
-	return r.run(append(fixes, fix{rejoins || !r.got.End.Up, func() error { return r.raise(end) }})...)
+	return r.run(append(fixes, fix{rejoins || !r.got.End.Up, end.raise})...)
 }
 
 // membership are the changes that make the port one of its bridge again. Where it
@@ -64,7 +64,7 @@ func (r *repairs) membership() (fixes []fix, rejoins bool, err error) {
 	rejoins = want.Bridge != got.Bridge
 	return []fix{
 		{rejoins, r.unclaimed},
-		{rejoins, r.lower},
+		{rejoins, r.end().lower},
 		{rejoins, r.join},
 		{rejoins || flags(want) != flags(got), r.setFlags},
 		{!rejoins && !want.Learning && got.Learning, func() error { return bridge.Flush(r.host, r.port) }},
@@ -146,12 +146,7 @@ func (r *repairs) unclaimed() error {
 	return nil
 }
 
-func (r *repairs) lower() error {
-	if err := r.host.SetDown(r.port); err != nil {
-		return fmt.Errorf("set %q down: %w", r.want.Name, err)
-	}
-	return nil
-}
+func (r *repairs) end() placed { return placed{r.want.End, r.host, r.port} }
 
 // limit are the changes to what limits the guest's frames. The ifb is the only
 // device that is made anew: nobody can have it open, and without it the redirect
@@ -172,14 +167,14 @@ func (r *repairs) limit() (fixes []fix, err error) {
 		r.ifb = l.Index
 	}
 	remade := r.ifb == 0
-	then := func(do func(made) error) func() error {
-		return func() error { return do(made{want, r.host, r.ifb}) }
+	then := func(do func(placed) error) func() error { // its index is known by then
+		return func() error { return do(placed{want, r.host, r.ifb}) }
 	}
 	return append(fixes,
-		fix{undressed(*want, *got), then(func(d made) error { return r.dress(d, *got) })},
-		fix{!got.Muted, then(r.silence)},
-		fix{remade || *got.Queue != *want.Queue, then(r.queue)},
-		fix{!got.Up, then(r.raise)},
+		fix{undressed(*want, *got), then(func(d placed) error { return d.dress(*got) })},
+		fix{!got.Muted, then(placed.mute)},
+		fix{remade || *got.Queue != *want.Queue, then(placed.setQueue)},
+		fix{!got.Up, then(placed.raise)},
 		fix{remade || !r.got.Diverted, r.redivert},
 	), nil
 }
@@ -213,7 +208,7 @@ func (r *repairs) reguard() error {
 	if cmp.Or(r.p.Seen, r.got.Guard) == nil {
 		return fmt.Errorf("guard of port %q: which addresses the guest had is not known any more: delete its pod, or DEL and ADD", r.want.Name)
 	}
-	return guarding(func() error {
+	return exclusively(guardLock, func() error {
 		if err := guard.Close(r.host, r.want.Name, r.a.Guest, r.want.Guard.Addresses); err != nil {
 			return err
 		}

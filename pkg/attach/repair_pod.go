@@ -13,7 +13,7 @@ func (r *repairs) repairPod() error {
 	if err != nil {
 		return err
 	}
-	var tap made
+	var tap placed
 	if r.want.Tap != nil {
 		if tap, err = r.podDevice(r.want.Tap); err != nil {
 			return err
@@ -24,14 +24,14 @@ func (r *repairs) repairPod() error {
 	}
 	var fixes, up []fix
 	for _, d := range []struct {
-		made
+		placed
 		got *port.Device
 	}{{inner, r.got.Pod}, {tap, r.got.Tap}} {
 		if d.index == 0 || d.got == nil {
 			continue
 		}
-		fixes = append(fixes, r.still(d.made, *d.got)...)
-		up = append(up, fix{!d.got.Up, func() error { return r.raise(d.made) }})
+		fixes = append(fixes, still(d.placed, *d.got)...)
+		up = append(up, fix{!d.got.Up, d.raise})
 	}
 	if got := r.got.Redirect; got != nil && inner.index != 0 && tap.index != 0 {
 		fixes = append(fixes, fix{!got.Works(), func() error { return redirect.Restore(r.pod, tap.index, inner.index) }})
@@ -41,8 +41,8 @@ func (r *repairs) repairPod() error {
 
 // podDevice finds a device of ours by its name, which it is given back where it has
 // lost it. Without an index there is none, or a stranger's is in its place.
-func (r *repairs) podDevice(want *port.Device) (made, error) {
-	d := made{wanted: want, conn: r.pod}
+func (r *repairs) podDevice(want *port.Device) (placed, error) {
+	d := placed{wanted: want, conn: r.pod}
 	l, there, err := find(r.pod, want.Name)
 	if err != nil {
 		return d, err

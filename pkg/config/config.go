@@ -25,7 +25,6 @@ type Header struct {
 	CNIVersion string // "" when absent
 	Name       string // of the network
 	IPAM       string // the type of the IPAM delegate; "" for none
-	Stripped   bool   // the configuration has been reduced: even "bridge" is missing
 
 	object   object
 	repeated string // a key that stands twice
@@ -81,7 +80,7 @@ func ParseHeader(stdin []byte) (Header, error) {
 	if err != nil {
 		return Header{}, err
 	}
-	h := Header{object: o, repeated: repeated, Stripped: !o.given("bridge")}
+	h := Header{object: o, repeated: repeated}
 	if o.read("cniVersion", &h.CNIVersion) != nil {
 		return h, fmt.Errorf("%w: key %q has value %s: want a string", ErrDecode, "cniVersion", brief(o["cniVersion"]))
 	}

@@ -60,8 +60,9 @@ func isForeign(key string) bool {
 	return slices.Contains(foreignKeys, key) || strings.HasPrefix(key, foreignPrefix)
 }
 
-// Reduced reports whether the configuration has nothing but what every network's has. Multus 4.3 leaves no more of a cluster network
-// that is a list (LoadDelegateNetConfList), so it says nothing about the one that ADD is given.
+// Reduced reports whether the configuration has nothing but what every network's
+// has. Multus 4.3 leaves no more of a cluster network that is a list
+// (LoadDelegateNetConfList), so it says nothing about the one that ADD is given.
 func (h Header) Reduced() bool {
 	for key := range h.object {
 		if !isForeign(key) && key != "ipam" && key != "dns" {

@@ -15,7 +15,7 @@ func (r *request) mayFollow(c *config.Config) error {
 	if c.Table != port.Follow {
 		return nil
 	}
-	followed, err := attach.Followed()
+	followed, err := attach.AgentRuns()
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", errUnavailable, err)

@@ -20,16 +20,9 @@ func mayServe(site *attach.Site, c *config.Config, br bridge.Bridge) error {
 	return site.MayServe(br, c.Gateway.Is, c.Gateway.Masquerade)
 }
 
-// serve tells who has to know of the guest's NIC, behind what the configuration
-// asks of the bridge's side: a result that nobody hears is undone like any other
-// step.
-func (r *request) serve(site *attach.Site, c *config.Config, a port.Attachment, result *types100.Result) error {
-	answer := func() error {
-		if err := r.describe(c, a, result); err != nil {
-			return err
-		}
-		return r.printResult(c, result)
-	}
+// serve answers behind what the configuration asks of the bridge's side: a result
+// that nobody hears is undone like any other step.
+func (r *request) serve(site *attach.Site, c *config.Config, a port.Attachment, result *types100.Result, answer func() error) error {
 	if !c.Gateway.Given() {
 		return answer()
 	}

@@ -15,12 +15,9 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
-// possible refuses what this host, this pod or this bridge cannot have.
+// possible refuses what this host or this bridge cannot have.
 func possible(site *attach.Site, c *config.Config, br bridge.Bridge) error {
 	if err := tap.CheckLabel(c.Label); err != nil {
-		return err
-	}
-	if err := hostAccess(site, c); err != nil {
 		return err
 	}
 	return mayServe(site, c, br)

@@ -108,7 +108,7 @@ func (r *request) ipamStatus() error {
 // ipamAdd asks for addresses and adds them to the result. Whatever fails after
 // the delegate was called, it is told to forget them.
 func (r *request) ipamAdd(site *attach.Site, c *config.Config, a port.Attachment, result *types100.Result) error {
-	err := attach.Guard(func() error {
+	err := attach.Recover(func() error {
 		answer, err := invoke.DelegateAdd(context.Background(), c.IPAM, r.stdin, &delegate{stderr: r.stderr})
 		if err != nil {
 			return err

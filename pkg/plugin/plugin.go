@@ -61,7 +61,7 @@ var verbs = map[string]verb{
 func Run(getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
 	signal.Ignore(syscall.SIGPIPE) // a caller who has gone must not keep us from cleaning up
 	r := &request{environment: readEnvironment(getenv), stdout: stdout, stderr: stderr}
-	if err := attach.Guard(func() error { return r.answer(stdin) }); err != nil {
+	if err := attach.Recover(func() error { return r.answer(stdin) }); err != nil {
 		r.printError(err)
 		return 1
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/doctor"
 	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
-	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
 // add makes the attachment and prints the result. What was made does not outlive
@@ -36,6 +35,9 @@ func (r *request) add() error {
 	if err := r.mayFollow(c); err != nil {
 		return err
 	}
+	if err := hostAccess(site, c); err != nil {
+		return err
+	}
 	a, err := c.Plan(r.id(), br)
 	if err != nil {
 		return err
@@ -43,7 +45,7 @@ func (r *request) add() error {
 	if err := site.Apply(a, br); err != nil {
 		return err
 	}
-	if err := attach.Guard(func() error { return r.complete(site, c, a) }); err != nil {
+	if err := attach.Recover(func() error { return r.complete(site, c, a) }); err != nil {
 		return errors.Join(err, site.Undo(a))
 	}
 	return nil
@@ -61,7 +63,13 @@ func (r *request) complete(site *attach.Site, c *config.Config, a port.Attachmen
 			return err
 		}
 	}
-	if err := attach.Guard(func() error { return r.serve(site, c, a, result) }); err != nil {
+	answer := func() error {
+		if err := r.describe(c, a, result); err != nil {
+			return err
+		}
+		return r.printResult(c, result)
+	}
+	if err := attach.Recover(func() error { return r.serve(site, c, a, result, answer) }); err != nil {
 		return errors.Join(err, r.ipamDel())
 	}
 	return nil
@@ -77,40 +85,13 @@ func (r *request) del() error {
 	defer site.Close()
 	err = forRoot(site.Remove(r.id()))
 	ipamErr := r.ipamDel()
-	if r.config.Stripped && ipamErr != nil {
+	if r.config.Reduced() && ipamErr != nil {
 		// The delegate's own keys are gone as well (Multus reduces the
 		// configuration of a cluster network so): no retry can succeed.
 		fmt.Fprintf(r.stderr, "tapbridge: DEL with a reduced configuration: addresses are left to the delegate's GC: %v\n", ipamErr)
 		ipamErr = nil
 	}
 	return errors.Join(err, ipamErr)
-}
-
-// check compares the port that this configuration and the earlier result ask for
-// with the one that is there.
-func (r *request) check() error {
-	c, err := r.config.Parse("") // CNI_ARGS come with ADD only
-	if err != nil {
-		return err
-	}
-	given, err := r.inPrevResult(c)
-	if err != nil {
-		return err
-	}
-	site, err := r.openPod()
-	if err != nil {
-		return err
-	}
-	defer site.Close()
-	want, err := r.wanted(site, c, given)
-	if err != nil {
-		return err
-	}
-	got, err := site.Observe(want)
-	if err != nil {
-		return err
-	}
-	return errors.Join(port.Diff(want, got), r.ipamCheck(site, c), r.served(site, c))
 }
 
 // gc removes the network's attachments that the runtime does not list.
@@ -156,20 +137,8 @@ func (r *request) status() error {
 		if err := wrong(doctor.Tun()); err != nil {
 			return err
 		}
-		if err := tap.CheckLabel(c.Label); err != nil {
-			return fmt.Errorf("%w: %w", errUnavailable, err)
-		}
 	}
-	br, err := findBridge(site, c)
-	if err == nil {
-		_, err = c.Plan(port.ID{}, br)
-	}
-	if err == nil {
-		err = mayServe(site, c, br)
-	}
-	if err == nil && c.IPSpoofCheck {
-		err = guard.Possible(site.Host())
-	}
+	br, err := planned(site, c)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnavailable, err)
 	}
@@ -182,6 +151,24 @@ func (r *request) status() error {
 		return err
 	}
 	return r.ipamStatus()
+}
+
+// planned goes as far as an ADD for any pod can without touching anything.
+func planned(site *attach.Site, c *config.Config) (bridge.Bridge, error) {
+	br, err := findBridge(site, c)
+	if err != nil {
+		return br, err
+	}
+	if err := possible(site, c, br); err != nil {
+		return br, err
+	}
+	if c.IPSpoofCheck {
+		if err := guard.Possible(site.Host()); err != nil {
+			return br, err
+		}
+	}
+	_, err = c.Plan(port.ID{}, br)
+	return br, err
 }
 
 // wrong is what STATUS says of a finding, if that is bad.
