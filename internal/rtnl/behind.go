@@ -46,6 +46,25 @@ func (b Behind) DeleteGroup(group uint32) error {
 	return gone(b.conn.Change(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), inGroup(group), b.target()))
 }
 
+// Received is how many frames have come in at a device there so far, which for a tap
+// are those that the VMM has sent, and whether it has carrier.
+func (b Behind) Received(name string) (frames uint64, plugged bool, err error) {
+	msg, err := b.conn.Get(unix.RTM_GETLINK, unix.RTM_NEWLINK,
+		nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)), b.target())
+	if err = gone(err); err != nil {
+		return 0, false, fmt.Errorf("read the counters of link %q: %w", name, err)
+	}
+	l, err := parseLink(msg)
+	if err != nil {
+		return 0, false, err
+	}
+	attrs, err := ParseAttributes(msg[unix.SizeofIfInfomsg:])
+	if stats := attrs.Get(unix.IFLA_STATS64); len(stats) >= 8 { // struct rtnl_link_stats64 begins with rx_packets
+		frames = nl.NativeEndian().Uint64(stats)
+	}
+	return frames, l.Plugged(), err
+}
+
 func (b Behind) target() *nl.RtAttr {
 	return nl.NewRtAttr(unix.IFLA_TARGET_NETNSID, nl.Uint32Attr(uint32(b.nsid)))
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"syscall"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/tapbridge/tapbridge/pkg/mac"
@@ -147,37 +146,22 @@ func event(kind uint16, data []byte) (e Event, ok bool) {
 		return e, false
 	}
 	e = Event{Kind: kind, Index: int(int32(binary.NativeEndian.Uint32(data[4:])))}
+	after := func(header int) Attributes { return data[min(header, len(data)):] }
 	switch kind {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		e.Name = unix.ByteSliceToString(value(data, unix.SizeofIfInfomsg, unix.IFLA_IFNAME))
-		if group := value(data, unix.SizeofIfInfomsg, unix.IFLA_GROUP); len(group) == 4 {
+		e.Name = unix.ByteSliceToString(after(unix.SizeofIfInfomsg).Get(unix.IFLA_IFNAME))
+		if group := after(unix.SizeofIfInfomsg).Get(unix.IFLA_GROUP); len(group) == 4 {
 			e.Group = binary.NativeEndian.Uint32(group)
 		}
 		e.Carrier = kind == unix.RTM_NEWLINK && len(data) >= unix.SizeofIfInfomsg && binary.NativeEndian.Uint32(data[8:])&unix.IFF_LOWER_UP != 0
-		e.Address = mac.From(value(data, unix.SizeofIfInfomsg, unix.IFLA_ADDRESS))
+		e.Address = mac.From(after(unix.SizeofIfInfomsg).Get(unix.IFLA_ADDRESS))
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		if data[0] != unix.AF_BRIDGE {
 			return e, false // somebody's IP neighbour
 		}
-		e.MAC = mac.From(value(data, unix.SizeofNdMsg, unix.NDA_LLADDR))
+		e.MAC = mac.From(after(unix.SizeofNdMsg).Get(unix.NDA_LLADDR))
 		const written = unix.NUD_NOARP | unix.NUD_PERMANENT // net/bridge/br_fdb.c, fdb_to_nud
 		e.Learned = len(data) >= unix.SizeofNdMsg && binary.NativeEndian.Uint16(data[8:])&written == 0
 	}
 	return e, true
-}
-
-// value finds one attribute without parsing the others: a busy bridge tells of
-// many entries.
-func value(data []byte, header int, n uint16) []byte {
-	for rest := data[min(header, len(data)):]; len(rest) >= unix.SizeofRtAttr; {
-		size := int(binary.NativeEndian.Uint16(rest))
-		if size < unix.SizeofRtAttr || size > len(rest) {
-			return nil
-		}
-		if binary.NativeEndian.Uint16(rest[2:])&nl.NLA_TYPE_MASK == n {
-			return rest[unix.SizeofRtAttr:size]
-		}
-		rest = rest[min((size+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1), len(rest)):]
-	}
-	return nil
 }

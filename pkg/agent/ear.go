@@ -84,7 +84,8 @@ func (e *ear) listen(port string, voices chan<- voice) {
 			time.Sleep(rest)
 			continue
 		}
-		if foreign[from] = true; len(foreign) == mostForeign && e.narrow() != nil {
+		foreign[from] = true
+		if len(foreign) == mostForeign && e.narrow() != nil {
 			return
 		}
 	}

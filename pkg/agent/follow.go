@@ -136,7 +136,8 @@ func (k *keeper) follow(p attach.Attached, at time.Time) {
 		running, err = k.activate(p, at)
 	}
 	k.tell(p, err)
-	if k.states[p.PortName()] = attach.Awaited; running {
+	k.states[p.PortName()] = attach.Awaited
+	if running {
 		k.states[p.PortName()] = attach.Running
 	}
 	k.listen(p, p.Locked && !running)

@@ -28,7 +28,7 @@ type promoter struct {
 	pulse *time.Timer
 	beats bool
 
-	promotions, demotions, failures int
+	promotions, demotions int
 }
 
 // lift is what is remembered of one tap.
@@ -149,7 +149,6 @@ func (k *keeper) promote(p attach.Attached, l *lift) {
 	case errors.Is(err, attach.ErrBusy):
 		return // the next time
 	case err != nil:
-		k.failures++
 		k.Metrics.unpromoted.Inc()
 		l.pause()
 		log.Warn("the tap is not promoted: frames go by the veth pair", "error", err, "again", l.rest)
@@ -170,7 +169,6 @@ func (k *keeper) demote(p attach.Attached, l *lift, because string) {
 	case errors.Is(err, attach.ErrBusy):
 		k.add(part{p.PortName(), attach.HostSide}, time.Now().Add(again))
 	case err != nil:
-		k.failures++
 		k.Metrics.unpromoted.Inc()
 		if l.stuck != err.Error() {
 			log.Warn("the tap is not put back into the pod", "error", err)
@@ -179,7 +177,8 @@ func (k *keeper) demote(p attach.Attached, l *lift, because string) {
 	default:
 		k.demotions++
 		k.Metrics.demotions.Inc()
-		if l.stuck = ""; time.Since(l.since) > longestRest {
+		l.stuck = ""
+		if time.Since(l.since) > longestRest {
 			l.rest = 0
 		}
 		l.pause()

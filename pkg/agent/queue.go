@@ -51,7 +51,8 @@ func (q *queue) take(now time.Time) (parts []part) {
 			next = at
 		}
 	}
-	if q.next = next; !next.IsZero() {
+	q.next = next
+	if !next.IsZero() {
 		q.set(next)
 	}
 	return parts

@@ -105,7 +105,8 @@ func (k *keeper) noteStrays(ids []string, now time.Time) (due []string) {
 		if listed[p.ContainerID] || hasDigest(ids, p.ID) {
 			continue
 		}
-		if strays[name] = k.strays[name]; strays[name] == nil {
+		strays[name] = k.strays[name]
+		if strays[name] == nil {
 			strays[name] = &stray{since: now}
 		}
 		if now.Sub(strays[name].since) >= k.SweepAfter {

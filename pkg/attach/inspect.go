@@ -120,7 +120,8 @@ func (s *Site) inspect(a Attached, path string) (Inspected, error) {
 	}
 	in.Redirect = got.Redirect
 	if a.Table == port.Follow {
-		if in.State = Awaited; got.Entered() {
+		in.State = Awaited
+		if got.Entered() {
 			in.State = Running
 		}
 	}

@@ -106,7 +106,8 @@ func (s *Site) entries(want []fdb.Entry, end rtnl.Link) (got []fdb.Entry, err er
 		if !there {
 			continue
 		}
-		if found.Port = end.Name; found.Index != end.Index {
+		found.Port = end.Name
+		if found.Index != end.Index {
 			other, err := s.at(found.Index)
 			if err != nil {
 				return nil, err
@@ -148,7 +149,8 @@ func (s *Site) observePod(want port.Port, got *port.Port) error {
 	if got.Tap, err = device(s.pod, t, want.Tap); err != nil {
 		return err
 	}
-	if got.Tap.Addresses = inWords(addresses[t.Index]); !there {
+	got.Tap.Addresses = inWords(addresses[t.Index])
+	if !there {
 		return nil
 	}
 	pair, err := redirect.Observe(s.pod, t.Index, inner.Index)

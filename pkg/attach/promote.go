@@ -77,7 +77,7 @@ func (s *Site) Promotion(p Attached) (Promotion, error) {
 // Sent is how many frames the VMM has sent into the tap in the pod so far, and
 // whether there is one. It does without entering the pod.
 func (s *Site) Sent(p Attached) (frames uint64, held bool, err error) {
-	frames, held, err = s.host.Behind(p.Port.NetNsID).Heard(p.TapName())
+	frames, held, err = s.host.Behind(p.Port.NetNsID).Received(p.TapName())
 	return frames, held, ignoreMissing(err)
 }
 
@@ -118,7 +118,8 @@ func (r *repairs) fit(found []string) error {
 	if err != nil {
 		return err
 	}
-	if found = append(found, more...); len(found) > 0 {
+	found = append(found, more...)
+	if len(found) > 0 {
 		return fmt.Errorf("%w: %s", ErrUnfit, strings.Join(found, "; "))
 	}
 	t, err := r.pod.LinkNamed(r.a.TapName())
@@ -218,7 +219,8 @@ func (r *repairs) toPod() error {
 // giveBack writes the guest's entry to the veth end, unless the guest is waited for
 // now that its VMM has gone, or somebody else has its address by now.
 func (r *repairs) giveBack(t rtnl.Link) (err error) {
-	if r.want = r.a.Want(); r.want.Waits() && t.Plugged() {
+	r.want = r.a.Want()
+	if r.want.Waits() && t.Plugged() {
 		r.want = r.want.Running()
 	}
 	if r.want.FDB == nil || r.want.Waits() || r.p.Port.MasterIndex == 0 {
@@ -266,7 +268,8 @@ func (r *repairs) standIn() error {
 			return err
 		}
 	}
-	if r.port = l.Index; !l.Up() {
+	r.port = l.Index
+	if !l.Up() {
 		if err := alone(l); err != nil {
 			return err
 		}

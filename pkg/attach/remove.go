@@ -73,6 +73,8 @@ func (s *Site) removeAround(id port.ID, end rtnl.Link, there bool) error {
 
 func isTap(l rtnl.Link) bool { return l.Kind == tap.Kind }
 
+func isVeth(l rtnl.Link) bool { return l.Kind == redirect.Kind }
+
 // removeStrayTap looks on the host for a tap that somebody has moved there.
 func (s *Site) removeStrayTap(id port.ID) error {
 	links, err := s.host.Links()
@@ -211,9 +213,9 @@ func deleteAll(in side, links []rtnl.Link, group uint32, inGroup int) (err error
 		}
 		return nil
 	}
-	slices.SortFunc(links, func(a, b rtnl.Link) int { return cmp.Compare(last(a), last(b)) })
+	slices.SortFunc(links, func(a, b rtnl.Link) int { return cmp.Compare(rank(a), rank(b)) })
 	for _, l := range links {
-		if err != nil && last(l) == 1 {
+		if err != nil && isVeth(l) {
 			return err // by the port the next try finds the rest
 		}
 		if e := ignoreMissing(in.Delete(l.Index)); e != nil {
@@ -223,8 +225,8 @@ func deleteAll(in side, links []rtnl.Link, group uint32, inGroup int) (err error
 	return err
 }
 
-func last(l rtnl.Link) int {
-	if l.Kind == redirect.Kind {
+func rank(l rtnl.Link) int {
+	if isVeth(l) {
 		return 1
 	}
 	return 0

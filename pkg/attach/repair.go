@@ -59,7 +59,8 @@ func (s *Site) Compare(p Attached, side Side) ([]string, error) {
 // was found and is left is valid all the same.
 func (s *Site) Repair(p Attached, side Side) (r Repaired, err error) {
 	err = s.standing(p, side, func(w *repairs, found []string) error {
-		if r.Found = found; len(found) == 0 {
+		r.Found = found
+		if len(found) == 0 {
 			return nil
 		}
 		err := w.repair()

@@ -62,7 +62,8 @@ func (s *Site) Seek(known Attached) (Attached, bool, error) {
 	}
 	again := Attached{known.Attachment, l, seen}
 	a, ok := recorded(l)
-	if there = there && l.Index == known.Port.Index && port.Marked(l.Name, l.Group); ok {
+	there = there && l.Index == known.Port.Index && port.Marked(l.Name, l.Group)
+	if ok {
 		again.Attachment, there = a, a.Is(known.ID)
 	}
 	if seen != nil && seen.Addresses != "" {

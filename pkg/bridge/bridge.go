@@ -97,7 +97,8 @@ func (b *Bridge) create(c *rtnl.Conn) error {
 	if err != nil {
 		return err
 	}
-	if b.Index = made.Index; b.VLANAware && !made.VLANAware {
+	b.Index = made.Index
+	if b.VLANAware && !made.VLANAware {
 		return fmt.Errorf("VLAN filtering: %w", ErrUnsupported)
 	}
 	return Finish(c, *b)

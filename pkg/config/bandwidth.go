@@ -42,7 +42,8 @@ func (c *Config) readBandwidth() error {
 	if err != nil {
 		return err
 	}
-	if c.Bandwidth = asked; c.object.given("bandwidth") {
+	c.Bandwidth = asked
+	if c.object.given("bandwidth") {
 		c.Bandwidth = set
 	}
 	return nil

@@ -173,12 +173,7 @@ func put(c *rtnl.Conn, d Device, a netlink.Addr) error {
 }
 
 func take(c *rtnl.Conn, d Device, a netlink.Addr) error {
-	handle, err := c.Handle()
-	if err != nil {
-		return err
-	}
-	err = handle.AddrDel(device(d), &a)
-	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !rtnl.IsNotExist(err) {
+	if err := c.DeleteAddress(d.Index, a); err != nil && !rtnl.IsNotExist(err) {
 		return fmt.Errorf("remove %s from bridge %q: %w", a.IPNet, d.Name, err)
 	}
 	return nil

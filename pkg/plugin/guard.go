@@ -31,7 +31,8 @@ func guarded(guest mac.Addr, given []*types100.IPConfig) (string, error) {
 	var addresses []netip.Addr
 	for _, i := range given {
 		a, _ := netip.AddrFromSlice(i.Address.IP)
-		if a = a.Unmap(); !a.IsGlobalUnicast() && !a.IsLinkLocalUnicast() {
+		a = a.Unmap()
+		if !a.IsGlobalUnicast() && !a.IsLinkLocalUnicast() {
 			return "", fmt.Errorf("%w: it gave %s, from which no guest can speak", config.ErrInvalid, a)
 		}
 		addresses = append(addresses, a)

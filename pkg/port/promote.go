@@ -31,8 +31,6 @@ func (a Attachment) WantPromoted() Port {
 func (d *Drift) promoted(want, got Port) {
 	d.device("veth end", want.Idle, got.Idle)
 	if got.End != nil && want.Held != got.Held {
-		d.add(notHeld, want.Name)
+		d.add("tap %q: no VMM has it open, want it in the pod", want.Name)
 	}
 }
-
-const notHeld = "tap %q: no VMM has it open, want it in the pod"
