@@ -64,6 +64,9 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if another, err := attach.AgentRuns(); err == nil && another && !o.ObserveOnly {
+		o.Log.Warn("another agent keeps the ports of this network namespace: end one of them, or run this one with -observe-only")
+	}
 	if !o.ObserveOnly {
 		release, err := promise()
 		if err != nil {

@@ -268,6 +268,22 @@ func TestObserverDoesNotFollow(t *testing.T) {
 	g.followedBy(false)
 }
 
+// Two agents would do everything twice: the second one says so.
+func TestSecondAgentIsTold(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	const told = "another agent keeps the ports"
+	n.keep(false)
+	if said := n.log.with(told); len(said) > 0 {
+		t.Errorf("the only one says %v", said)
+	}
+	n.log.clear()
+	n.keep(false)
+	if said := n.log.with(told); len(said) != 1 {
+		t.Errorf("the second one says %q %d times, want once", told, len(said))
+	}
+}
+
 func (g *followed) followedBy(want bool) {
 	g.Helper()
 	var got bool
