@@ -106,6 +106,27 @@ func TestDoctorFindsLeftovers(t *testing.T) {
 	}
 }
 
+// A command to paste has a name that a tenant has chosen as a name, and nothing in it is
+// done by the shell.
+func TestDoctorQuotesNames(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t)
+	env := map[string]string{"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "4f5d", "CNI_NETNS": p.pod.Path, "CNI_IFNAME": "$(id)"}
+	if code, stdout, _ := call(p.host, env, `{"cniVersion":"1.1.0","name":"vms","bridge":"br0"}`); code != 0 {
+		t.Fatalf("ADD: %s", stdout)
+	}
+	p.leave()
+	_, stdout, _ := call(p.host, nil, "", "doctor", "`id`")
+	for _, want := range []string{
+		"ip link add '`id`' type bridge && ip link set '`id`' up,",
+		`echo '{"cniVersion":"1.1.0","name":"vms"}' | CNI_COMMAND=DEL CNI_CONTAINERID=4f5d CNI_IFNAME='$(id)' tapbridge`,
+	} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("it does not say %s:\n%s", want, stdout)
+		}
+	}
+}
+
 // What is a choice is noted, and does not make a node bad.
 func TestDoctorNotes(t *testing.T) {
 	t.Parallel()

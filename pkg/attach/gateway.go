@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/internal/shell"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/gateway"
 	"github.com/tapbridge/tapbridge/pkg/port"
@@ -26,7 +27,7 @@ func (s *Site) MayServe(br bridge.Bridge, assign, masquerade bool) error {
 		return err
 	}
 	return fmt.Errorf("%w: bridge %q has no address, and is given none (it was not made by tapbridge, or isGateway is not set): ip addr add GATEWAY/PREFIX dev %s",
-		gateway.ErrAddress, br.Name, br.Name)
+		gateway.ErrAddress, br.Name, shell.Word(br.Name))
 }
 
 // Serve makes the node the gateway of a standing attachment and calls then. If

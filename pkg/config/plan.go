@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 
+	"github.com/tapbridge/tapbridge/internal/shell"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/mac"
 	"github.com/tapbridge/tapbridge/pkg/port"
@@ -53,7 +54,7 @@ func (c *Config) Plan(id port.ID, br bridge.Bridge) (port.Attachment, error) {
 		a.MTU = br.MTU
 	}
 	if a.MTU > br.MTU {
-		return port.Attachment{}, invalid("mtu", c.MTU, fmt.Sprintf("bridge %q has MTU %d: lower the one, or raise the other (ip link set %s mtu %d)", br.Name, br.MTU, br.Name, c.MTU))
+		return port.Attachment{}, invalid("mtu", c.MTU, fmt.Sprintf("bridge %q has MTU %d: lower the one, or raise the other (ip link set %s mtu %d)", br.Name, br.MTU, shell.Word(br.Name), c.MTU))
 	}
 	if err := checkBursts(a); err != nil {
 		return port.Attachment{}, err

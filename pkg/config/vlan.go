@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/tapbridge/tapbridge/internal/shell"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 )
 
@@ -92,7 +93,7 @@ func trunkItem(item json.RawMessage) (bridge.VLAN, error) {
 func (v VLANs) on(br bridge.Bridge) (bridge.VLANs, error) {
 	if !br.VLANAware {
 		if v.Given() {
-			return "", v.refused(fmt.Sprintf("bridge %q is not VLAN-aware: ip link set %s type bridge vlan_filtering 1", br.Name, br.Name))
+			return "", v.refused(fmt.Sprintf("bridge %q is not VLAN-aware: ip link set %s type bridge vlan_filtering 1", br.Name, shell.Word(br.Name)))
 		}
 		return "", nil
 	}

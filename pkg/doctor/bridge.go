@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/internal/shell"
 	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/port"
@@ -41,13 +42,13 @@ func Joinable(site *attach.Site, name string) Finding {
 	br, err := bridge.Find(site.Host(), name)
 	switch {
 	case errors.Is(err, bridge.ErrNotFound):
-		return bad(object, "there is no such device in this network namespace", fmt.Sprintf(`ip link add %s type bridge && ip link set %s up, or set "createBridge": true`, name, name))
+		return bad(object, "there is no such device in this network namespace", fmt.Sprintf(`ip link add %[1]s type bridge && ip link set %[1]s up, or set "createBridge": true`, shell.Word(name)))
 	case errors.Is(err, bridge.ErrNotBridge):
 		return bad(object, "the device of that name is not a bridge", `name another "bridge"`)
 	case err != nil:
 		return bad(object, err.Error(), "see what the kernel says (dmesg)")
 	case !br.Up:
-		down := bad(object, "it is down: no frame passes", fmt.Sprintf("ip link set %s up", name))
+		down := bad(object, "it is down: no frame passes", fmt.Sprintf("ip link set %s up", shell.Word(name)))
 		down.Limited = true
 		return down
 	}
@@ -66,7 +67,7 @@ func spanningTree(l rtnl.Link) Finding {
 	}
 	const perSecond = 100 // USER_HZ
 	return bad(about(l.Name), fmt.Sprintf("STP is on: a new port forwards nothing for %d s", 2*delay/perSecond),
-		fmt.Sprintf("ip link set %s type bridge stp_state 0, or forward_delay 0", l.Name))
+		fmt.Sprintf("ip link set %s type bridge stp_state 0, or forward_delay 0", shell.Word(l.Name)))
 }
 
 func vlans(br bridge.Bridge) Finding {
@@ -74,14 +75,14 @@ func vlans(br bridge.Bridge) Finding {
 		return ok(about(br.Name), fmt.Sprintf("it is VLAN-aware, default VLAN %d", br.DefaultPVID))
 	}
 	return note(about(br.Name), "it is not VLAN-aware: no vlan or vlanTrunk, and its uplinks stay promiscuous",
-		fmt.Sprintf("ip link set %s type bridge vlan_filtering 1, if that is wanted", br.Name))
+		fmt.Sprintf("ip link set %s type bridge vlan_filtering 1, if that is wanted", shell.Word(br.Name)))
 }
 
 func uplinks(br rtnl.Link, ports []rtnl.Link) (found []Finding) {
 	all := bridge.Uplinks(br, ports)
 	if len(all) == 0 {
 		return []Finding{note(about(br.Name), "it has no uplink: guests reach only this node",
-			fmt.Sprintf("ip link set DEVICE master %s, if they should reach others", br.Name))}
+			fmt.Sprintf("ip link set DEVICE master %s, if they should reach others", shell.Word(br.Name)))}
 	}
 	for _, u := range all {
 		for _, p := range ports {
@@ -97,12 +98,12 @@ func uplink(br, l rtnl.Link, u bridge.Uplink) Finding {
 	object := fmt.Sprintf("uplink %s of %s", l.Name, br.Name)
 	switch {
 	case !l.Up():
-		return bad(object, "it is down", fmt.Sprintf("ip link set %s up", l.Name))
+		return bad(object, "it is down", fmt.Sprintf("ip link set %s up", shell.Word(l.Name)))
 	case !l.Carrier():
 		return bad(object, "it has no carrier", "look at the cable, or at what is on the other side")
 	case l.MTU < br.MTU:
 		return bad(object, fmt.Sprintf("its MTU is %d, less than the bridge's %d: larger frames of guests are dropped", l.MTU, br.MTU),
-			fmt.Sprintf("ip link set %s mtu %d, or ip link set %s mtu %d", l.Name, br.MTU, br.Name, l.MTU))
+			fmt.Sprintf("ip link set %s mtu %d, or ip link set %s mtu %d", shell.Word(l.Name), br.MTU, shell.Word(br.Name), l.MTU))
 	case u.Promiscuous:
 		return note(object, "it is promiscuous, the node sees everybody's frames: "+strings.Join(u.Few(), ", "),
 			`"macTableManager": "libvirt" on every port of a VLAN-aware bridge, if that is too much`)

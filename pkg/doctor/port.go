@@ -3,6 +3,7 @@ package doctor
 import (
 	"fmt"
 
+	"github.com/tapbridge/tapbridge/internal/shell"
 	"github.com/tapbridge/tapbridge/pkg/attach"
 )
 
@@ -44,8 +45,8 @@ func inspected(p attach.Inspected) (found []Finding) {
 	}
 	if p.Deserted {
 		found = append(found, bad(object, fmt.Sprintf("no process is left in the pod of container %s", p.ContainerID),
-			fmt.Sprintf("if the runtime does not know it any more: echo '{\"cniVersion\":\"1.1.0\",\"name\":%q}' | CNI_COMMAND=DEL CNI_CONTAINERID=%s CNI_IFNAME=%s tapbridge",
-				p.Network, p.ContainerID, p.IfName)))
+			fmt.Sprintf("if the runtime does not know it any more: echo %s | CNI_COMMAND=DEL CNI_CONTAINERID=%s CNI_IFNAME=%s tapbridge",
+				shell.Word(fmt.Sprintf(`{"cniVersion":"1.1.0","name":%q}`, p.Network)), shell.Word(p.ContainerID), shell.Word(p.IfName))))
 	}
 	return found
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/internal/shell"
 )
 
 // Device is the bridge.
@@ -53,7 +54,7 @@ func Assign(c *rtnl.Conn, d Device, w Wish, undo *Undo) error {
 	obstacles := inTheWay(have, w.Addresses)
 	if len(obstacles) > 0 && !w.Replace {
 		return fmt.Errorf(`%w: bridge %q has %s, want %s: ip addr del %s dev %s, or set "forceAddress": true`,
-			ErrAddress, d.Name, obstacles[0].IPNet, lacks[0], obstacles[0].IPNet, d.Name)
+			ErrAddress, d.Name, obstacles[0].IPNet, lacks[0], obstacles[0].IPNet, shell.Word(d.Name))
 	}
 	if err := unmute(d, lacks, undo); err != nil {
 		return err
@@ -71,7 +72,7 @@ func notOurs(d Device, w Wish, lacks []netip.Prefix) error {
 	}
 	commands := make([]string, len(lacks))
 	for i, p := range lacks {
-		commands[i] = fmt.Sprintf("ip addr add %s dev %s", p, d.Name)
+		commands[i] = fmt.Sprintf("ip addr add %s dev %s", p, shell.Word(d.Name))
 	}
 	return fmt.Errorf("%w: bridge %q has no address %s %s: %s", ErrAddress, d.Name, lacks[0], why, strings.Join(commands, " && "))
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/internal/shell"
 )
 
 // The sysctls are those of the thread's network namespace, the bridge's.
@@ -131,7 +132,7 @@ func keepsRoutes(c *rtnl.Conn) error {
 		}
 		if accept, err := read(ipv6 + "conf/" + l.Name + "/accept_ra"); err != nil || accept != "2" {
 			return errors.Join(err, fmt.Errorf("%w: IPv6 forwarding would cost the node its default route, which it has from router advertisements on %q: "+
-				"sysctl -w net/ipv6/conf/%s/accept_ra=2", ErrAddress, l.Name, l.Name))
+				"sysctl -w net/ipv6/conf/%s/accept_ra=2", ErrAddress, l.Name, shell.Word(l.Name)))
 		}
 	}
 	return nil
