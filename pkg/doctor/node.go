@@ -10,7 +10,7 @@ import (
 // Tun says whether taps can be made.
 func Tun() Finding {
 	if err := tap.Available(); err != nil {
-		return bad("node", err.Error(), "modprobe tun, and give the plugin "+tap.Device)
+		return bad("node", err.Error(), tap.Remedy)
 	}
 	return ok("node", tap.Device+" works")
 }

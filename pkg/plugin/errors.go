@@ -55,6 +55,7 @@ var codes = []struct {
 	{errLimited, codeLimited},
 	{bridge.ErrUnsupported, codeUnavailable},
 	{tap.ErrUnsupported, codeUnavailable},
+	{tap.ErrNoDevice, codeUnavailable},
 	{tap.ErrUnmapped, types.ErrInvalidNetworkConfig},
 	{gateway.ErrUnsupported, codeUnavailable},
 	{guard.ErrUnsupported, codeUnavailable},

@@ -40,6 +40,7 @@ func TestCodes(t *testing.T) {
 		{unix.ENOMEM, 11},
 		{fmt.Errorf("%w: %w", errUnavailable, bridge.ErrNotFound), 50},
 		{tap.ErrUnsupported, 50},
+		{tap.ErrNoDevice, 50},
 		{errLimited, 51},
 		{&port.Drift{}, 100},
 		{unix.EPERM, 999},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -19,6 +20,13 @@ const Kind = "tun"
 
 // Device is where the kernel hands out taps.
 const Device = "/dev/net/tun"
+
+// ErrNoDevice says that Device is missing, closed to us, or something else. Remedy is what
+// to do then.
+var ErrNoDevice = errors.New("no tap can be made on this node")
+
+// Remedy is for whoever is told of ErrNoDevice.
+const Remedy = "load the tun module (modprobe tun), and give the plugin " + Device
 
 // Anyone as an owner or a group leaves that condition out.
 const Anyone = -1
@@ -52,11 +60,11 @@ func Name(ifName string) string {
 
 // Add makes a tap in the namespace of c, marked as ours, and returns its index.
 // The tap becomes persistent last: whatever ends this function earlier, a kill
-// included, takes the tap with it.
+// included, takes the tap with it. ErrNoDevice, with the remedy.
 func Add(c *rtnl.Conn, t Tap, m rtnl.Mark) (int, error) {
 	queue, err := open(c, t)
 	if err != nil {
-		return 0, err
+		return 0, withRemedy(err)
 	}
 	defer queue.Close()
 	link, err := c.LinkNamed(t.Name)
@@ -78,26 +86,53 @@ func Add(c *rtnl.Conn, t Tap, m rtnl.Mark) (int, error) {
 // open creates the tap. A tap belongs to the namespace in which /dev/net/tun is
 // opened; every later call works from anywhere.
 func open(c *rtnl.Conn, t Tap) (queue *os.File, err error) {
-	err = c.Inside(func() error {
-		fd, err := unix.Open(Device, unix.O_RDWR|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("open %s: %w", Device, err)
-		}
-		queue = os.NewFile(uintptr(fd), Device)
-		return nil
+	err = c.Inside(func() (err error) {
+		queue, err = openDevice()
+		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("create tap %q: %w", t.Name, err)
 	}
 	if t.Label == "" {
 		err = attach(queue, t.Name, t.MultiQueue)
 	} else {
 		err = attachAs(t.Label, queue, t.Name, t.MultiQueue)
 	}
+	if errors.Is(err, unix.ENOTTY) {
+		err = isNoDevice(err)
+	}
 	if err != nil {
 		return nil, errors.Join(err, queue.Close())
 	}
 	return queue, nil
+}
+
+func openDevice() (*os.File, error) {
+	fd, err := unix.Open(Device, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, isNoDevice(fmt.Errorf("open %s: %w", Device, err))
+	}
+	return os.NewFile(uintptr(fd), Device), nil
+}
+
+// absent are the answers where the module or the file is missing, where a container or a
+// mount does not let us open it, and of something else in its place.
+var absent = []error{unix.ENOENT, unix.ENXIO, unix.ENODEV, unix.EACCES, unix.EPERM, unix.ENOTTY}
+
+// isNoDevice leaves an error alone that will be another one next time.
+func isNoDevice(err error) error {
+	if slices.ContainsFunc(absent, func(e error) bool { return errors.Is(err, e) }) {
+		return fmt.Errorf("%w: %w", ErrNoDevice, err)
+	}
+	return err
+}
+
+// withRemedy tells whoever has no doctor to do so.
+func withRemedy(err error) error {
+	if errors.Is(err, ErrNoDevice) {
+		return fmt.Errorf("%w: %s", err, Remedy)
+	}
+	return err
 }
 
 // attach insists on a new device: without IFF_TUN_EXCL the kernel would hand
@@ -165,15 +200,16 @@ func id(v uint32, sent bool) int64 {
 	return int64(v)
 }
 
-// Available reports why no tap could be made, if so. It makes none.
+// Available reports why no tap could be made, if so: ErrNoDevice, without the remedy. It
+// makes none.
 func Available() error {
-	f, err := os.OpenFile(Device, os.O_RDWR, 0)
+	f, err := openDevice()
 	if err != nil {
-		return fmt.Errorf("%w: load the tun module, or give the plugin access", err)
+		return err
 	}
 	defer f.Close()
 	if _, err := unix.IoctlGetUint32(int(f.Fd()), unix.TUNGETFEATURES); err != nil {
-		return fmt.Errorf("%s is something else than the tun device: %w", Device, err)
+		return isNoDevice(fmt.Errorf("%s is something else: %w", Device, err))
 	}
 	return nil
 }

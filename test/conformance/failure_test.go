@@ -78,13 +78,14 @@ var faults = map[string]fault{
 		setup: delegateAnswers(gives("10.9.0.2/24", `"routes":[{"dst":"10.8.0.0/16","gw":"10.1.1.1"}]`)),
 	},
 
-	"no /dev/net/tun":        {modes: withTap, mask: "mount -t tmpfs none /dev/net"},
+	"no /dev/net/tun":        {code: 50, modes: withTap, mask: "mount -t tmpfs none /dev/net"},
+	"no tun device":          {code: 50, modes: withTap, mask: "mount --bind /dev/null /dev/net/tun"},
 	"/proc/sys is read-only": {mask: "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys"},
 	"/run is read-only":      {mask: "mount -t tmpfs -o ro none /run"},
 	"result cannot be told":  {full: true, conf: recording},
 
 	"new bridge, name is taken":         {conf: newBridge, setup: inPod("ip link add net1 type bridge")},
-	"new bridge, no /dev/net/tun":       {modes: withTap, conf: newBridge, mask: "mount -t tmpfs none /dev/net"},
+	"new bridge, no /dev/net/tun":       {code: 50, modes: withTap, conf: newBridge, mask: "mount -t tmpfs none /dev/net"},
 	"new bridge, delegate fails":        {conf: newBridge.with(recording), setup: delegateAnswers(failure(105, "no"))},
 	"new bridge, result cannot be told": {conf: newBridge, full: true},
 }

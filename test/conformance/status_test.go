@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -44,8 +45,8 @@ func Test75NotAvailable(t *testing.T) {
 			t.Log(name)
 			if n.mode() == "veth" {
 				a.silent() // it needs no tap
-			} else {
-				a.fails(50, "/dev/net/tun")
+			} else if f := a.fails(50, "/dev/net/tun"); strings.Count(f.Msg, "modprobe tun") != 1 {
+				t.Errorf("what to do is to be said once: %s", f.Msg)
 			}
 		}
 	})
