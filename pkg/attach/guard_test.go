@@ -28,7 +28,7 @@ func TestInspectGuard(t *testing.T) {
 	eachMode(t, func(n *node, a port.Attachment) {
 		n.mustApply(a)
 		n.site(func(s *Site) {
-			if got := n.inspect(s); !strings.Contains(got, "guard: addresses is none, want those of the guest") {
+			if got := n.inspect(s); !strings.Contains(got, "ipSpoofChk: addresses is none, want those of the guest") {
 				n.Errorf("before Admit: %q", got)
 			}
 			if err := s.Admit(a, "10.0.0.2 fd00::2"); err != nil {
@@ -38,7 +38,7 @@ func TestInspectGuard(t *testing.T) {
 				n.Errorf("after Admit: %q", got)
 			}
 			n.hostRun("nft delete table bridge tapbridge")
-			if got := n.inspect(s); !strings.Contains(got, "guard is missing") {
+			if got := n.inspect(s); !strings.Contains(got, "ipSpoofChk is off, want on") {
 				n.Errorf("without rules: %q", got)
 			}
 		})

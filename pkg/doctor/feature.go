@@ -7,6 +7,7 @@ import (
 
 	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/mac"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
@@ -34,7 +35,7 @@ var features = []feature{
 	{"mode tap", true, modulesOf + "sch_ingress, cls_u32 and act_mirred", func(*port.Attachment) {}},
 	{"macTableManager libvirt", false, "Linux 4.20 or later", func(a *port.Attachment) { a.Table = port.Sticky }},
 	{"macspoofchk", false, "Linux 5.18 or later", func(a *port.Attachment) { a.Table, a.Locked = port.Sticky, true }},
-	{"ipSpoofChk", false, modulesOf + "nf_tables and nft_meta_bridge", func(a *port.Attachment) { a.Guarded = true }},
+	{"ipSpoofChk", false, modulesOf + guard.Modules, func(a *port.Attachment) { a.Guarded = true }},
 	{"portIsolation", false, "Linux 4.18 or later", func(a *port.Attachment) { a.Isolated = true }},
 	{"vlan and vlanTrunk", false, "a kernel with CONFIG_BRIDGE_VLAN_FILTERING", func(a *port.Attachment) { a.VLANs = "42PU" }},
 	{"bandwidth", false, modulesOf + "ifb, sch_tbf, sch_ingress, cls_u32 and act_mirred", func(a *port.Attachment) {

@@ -21,8 +21,11 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/mac"
 )
 
-// ErrUnsupported says that the kernel lacks what the rules are made of.
-var ErrUnsupported = errors.New("guarding a port is not possible on this node")
+// Modules of the kernel are what the rules are made of.
+const Modules = "nf_tables and nft_meta_bridge"
+
+// ErrUnsupported says that the kernel lacks them.
+var ErrUnsupported = errors.New("ipSpoofChk needs the kernel modules " + Modules)
 
 // Guard is what a guest may speak as.
 type Guard struct {

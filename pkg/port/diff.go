@@ -152,7 +152,9 @@ func (d *Drift) membership(want, got bridge.Port) {
 	if want.Bridge != got.Bridge {
 		return // another bridge's flags tell nothing
 	}
-	compare(d, "forwarding while it has carrier", !want.Blocked, !got.Blocked)
+	if want.Blocked != got.Blocked { // which is never wanted
+		d.add("port state is disabled, want forwarding")
+	}
 	if want.VLANs != "" && got.VLANs == "" {
 		d.add("VLANs are none or bridge %s is not VLAN-aware, want VLANs %s", got.Bridge, want.VLANs)
 	} else if want.VLANs != "" { // "": the bridge was not VLAN-aware, and has become so
@@ -211,12 +213,15 @@ func (d *Drift) redirect(want, got *redirect.Pair) {
 }
 
 func (d *Drift) guard(want, got *guard.Guard) {
-	if !both(d, "guard", want, got) {
+	compare(d, "ipSpoofChk", want != nil, got != nil)
+	if want == nil || got == nil {
 		return
 	}
-	compare(d, "guard: rules as they should be", want.Whole, got.Whole)
-	compare(d, "guard: MAC", want.MACs, got.MACs)
-	compare(d, "guard: addresses", want.Addresses, got.Addresses)
+	if want.Whole != got.Whole {
+		d.add("ipSpoofChk rules are missing or changed")
+	}
+	compare(d, "ipSpoofChk: MAC", want.MACs, got.MACs)
+	compare(d, "ipSpoofChk: addresses", want.Addresses, got.Addresses)
 }
 
 func (d *Drift) dan(want, got *dan.NIC) {

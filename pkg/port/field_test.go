@@ -18,6 +18,9 @@ func TestField(t *testing.T) {
 		`tap "tap1" is missing`:                                       "tap",
 		`FDB entry 52:54:00:12:34:56 in VLAN 42: port is up0, want x`: "FDB entry port",
 		`tap "tbt012": no VMM has it open, want it in the pod`:        "tap no VMM has it open, want it in the pod",
+		`port state is disabled, want forwarding`:                     "port state",
+		`ipSpoofChk rules are missing or changed`:                     "ipSpoofChk rules",
+		`ipSpoofChk: addresses is 10.0.0.2, want none`:                "ipSpoofChk addresses",
 		`VLANs are none or bridge br0 is not VLAN-aware, want VLANs`:  "VLANs",
 	} {
 		if got := port.Field(difference); got != want {

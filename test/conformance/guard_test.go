@@ -50,9 +50,9 @@ func TestGuard(t *testing.T) {
 		check := func() answer { return n.call("CHECK", n.conf(spoofChecked, added.prev())) }
 		check().silent()
 		for _, c := range []struct{ spoil, mend, says string }{
-			{"nft add element bridge tapbridge ipv4 '{ " + port + " . 10.9.0.3 }'", "nft delete element bridge tapbridge ipv4 '{ " + port + " . 10.9.0.3 }'", "guard: addresses is 10.9.0.2 10.9.0.3 fd09::2 fe80"},
-			{"nft delete element bridge tapbridge ipv4 '{ " + port + " . 10.9.0.2 }'", "nft add element bridge tapbridge ipv4 '{ " + port + " . 10.9.0.2 }'", "guard: addresses is fd09::2"},
-			{"nft delete table bridge tapbridge", "true", "guard is missing"},
+			{"nft add element bridge tapbridge ipv4 '{ " + port + " . 10.9.0.3 }'", "nft delete element bridge tapbridge ipv4 '{ " + port + " . 10.9.0.3 }'", "ipSpoofChk: addresses is 10.9.0.2 10.9.0.3 fd09::2 fe80"},
+			{"nft delete element bridge tapbridge ipv4 '{ " + port + " . 10.9.0.2 }'", "nft add element bridge tapbridge ipv4 '{ " + port + " . 10.9.0.2 }'", "ipSpoofChk: addresses is fd09::2"},
+			{"nft delete table bridge tapbridge", "true", "ipSpoofChk is off, want on"},
 		} {
 			n.host.Run(t, "sh", "-ec", c.spoil)
 			check().fails(100, c.says)
