@@ -118,8 +118,11 @@ func (h Header) Parse(args string) (*Config, error) {
 	if err := h.object.checkKeys(); err != nil {
 		return nil, err
 	}
+	if err := h.object.checkCapabilities(); err != nil {
+		return nil, err
+	}
 	c := &Config{Header: h, Mode: port.Tap, Owner: defaultOwner, Group: defaultGroup}
-	for _, read := range []func() error{c.readKeys, c.readTable, c.readVLANs, c.readBandwidth, c.readIPAM, c.readGateway, c.readPrevResult} {
+	for _, read := range []func() error{c.readKeys, c.readDNS, c.readTable, c.readVLANs, c.readBandwidth, c.readIPAM, c.readGateway, c.readPrevResult} {
 		if err := read(); err != nil {
 			return nil, err
 		}
@@ -151,7 +154,6 @@ func (c *Config) readKeys() error {
 		{"dan", &c.DAN},
 		{"promote", &c.Promote},
 		{"selinuxContext", &c.Label},
-		{"dns", &c.DNS},
 	} {
 		if err := c.object.read(k.name, k.into); err != nil {
 			return err

@@ -80,12 +80,25 @@ func TestPromote(t *testing.T) {
 
 func TestWhatOthersPutInPasses(t *testing.T) {
 	for _, members := range []string{
-		`"capabilities":{"mac":true}`, `"runtimeConfig":{"portMappings":[{}],"ips":["10.0.0.1/24"],"dns":{}}`, `"args":"anything"`, `"args":{"cni":7}`,
+		`"capabilities":{"mac":true}`, `"capabilities":null`, `"capabilities":["MAC"]`, `"capabilities":{"nobodysYet":true,"x":7}`, `"runtimeConfig":{"portMappings":[{}],"ips":["10.0.0.1/24"],"dns":{}}`, `"args":"anything"`, `"args":{"cni":7}`,
 		`"prevResult":null`, `"dns":{"nameservers":["10.0.0.1"]}`, `"ipam":{}`, `"ipam":null`, `"cni.dev/valid-attachments":[]`, `"disableCheck":true`,
 		`"disableGC":true`, `"deviceID":"0000:00:00.0"`, `"pciBusID":"x"`, `"resourceName":"y"`, `"ipMasq":false`, `"isGateway":false`, `"vlan":null`, `"mtu":null`,
 	} {
 		if _, err := parse(`,"bridge":"br0",`+members, ""); err != nil {
 			t.Errorf("%s: %v", members, err)
+		}
+	}
+}
+
+// Those of the CNI conventions, and of runtimes, Multus and KubeVirt (CONVENTIONS.md;
+// containerd and CRI-O; libcni).
+func TestCapabilitiesOfOthersPass(t *testing.T) {
+	for _, name := range []string{
+		"portMappings", "ipRanges", "bandwidth", "dns", "ips", "mac", "infinibandGUID", "deviceID", "aliases", "cgroupPath",
+		"podAnnotations", "io.kubernetes.cri.pod-annotations",
+	} {
+		if _, err := parse(fmt.Sprintf(`,"bridge":"br0","capabilities":{%q:true}`, name), ""); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
@@ -137,6 +150,15 @@ func TestBadInputIsRefusedByName(t *testing.T) {
 		{`"bridge":"br0","ipam":{"subnet":"10.0.0.0/24"}`, config.ErrInvalid, []string{`"ipam"`, `"type"`}},
 		{`"bridge":"br0","ipam":"host-local"`, config.ErrInvalid, []string{`"ipam"`, `"host-local"`}},
 		{`"bridge":"br0","ipam":{"type":"dhcp"}`, config.ErrInvalid, []string{`"ipam"`, `"dhcp"`, `"veth"`, "the guest asks"}},
+		{`"bridge":"br0","dns":{"domain":"x","nameserver":["10.0.0.1"]}`, config.ErrUnsupported, []string{`"dns"`, `"nameserver"`, `did you mean "nameservers"`}},
+		{`"bridge":"br0","dns":{"Domain":"x"}`, config.ErrUnsupported, []string{`"dns"`, `{"Domain":"x"}`, `did you mean "domain"`}},
+		{`"bridge":"br0","dns":{"servers":[]}`, config.ErrUnsupported, []string{`"dns"`, `"servers"`, `"options"`}},
+		{`"bridge":"br0","dns":{"nameservers":"10.0.0.1"}`, config.ErrInvalid, []string{`"dns"`, `"nameservers": want a list`}},
+		{`"bridge":"br0","capabilities":{"MAC":true}`, config.ErrUnsupported, []string{`"capabilities"`, `{"MAC":true}`, `did you mean "mac"`}},
+		{`"bridge":"br0","capabilities":{"portMappings":true,"macs":true}`, config.ErrUnsupported, []string{`"capabilities"`, `"macs"`, `did you mean "mac"`}},
+		{`"bridge":"br0","capabilities":{"bandwith":true}`, config.ErrUnsupported, []string{`"capabilities"`, `did you mean "bandwidth"`}},
+		{`"bridge":"br0","capabilities":{"ip":true}`, config.ErrUnsupported, []string{`"capabilities"`, `did you mean "ips"`}},
+		{`"bridge":"br0","capabilities":{"ipranges":true}`, config.ErrUnsupported, []string{`"capabilities"`, `did you mean "ipRanges"`}},
 		{`"bridge":"br0","dns":[]`, config.ErrInvalid, []string{`"dns"`, "[]"}},
 		{`"bridge":"br0","prevResult":7`, config.ErrInvalid, []string{`"prevResult"`, "7"}},
 		{`"bridge":"br0","prevResult":{"cniVersion":"1.1.0","ips":[{"address":"nonsense"}]}`, config.ErrInvalid, []string{`"prevResult"`, "nonsense"}},

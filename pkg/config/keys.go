@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -82,20 +83,46 @@ func (o object) checkKeys() error {
 		case key == "plugins":
 			return fmt.Errorf("%w: key %q: this is a whole configuration list; a plugin gets one entry of it, with the list's name and cniVersion", ErrUnsupported, key)
 		default:
-			return fmt.Errorf("%w: key %q has value %s: tapbridge does not know it, %s", ErrUnsupported, key, brief(value), suggestion(key))
+			return fmt.Errorf("%w: key %q has value %s: tapbridge does not know it, %s", ErrUnsupported, key, brief(value), suggestion(key, names(), `see "tapbridge options"`))
 		}
 	}
 	return nil
 }
 
-// suggestion finds the key that was meant, if one is near.
-func suggestion(key string) string {
+func names() (all []string) {
 	for _, k := range Keys {
-		if strings.EqualFold(k.Name, key) || nearly(k.Name, key) {
-			return fmt.Sprintf("did you mean %q?", k.Name)
+		all = append(all, k.Name)
+	}
+	return all
+}
+
+// capabilities are those of which something comes: by tapbridge itself, or by an IPAM
+// delegate.
+var capabilities = []string{"mac", "bandwidth", "ips", "ipRanges"}
+
+// checkCapabilities refuses those that are nearly one of these. Whatever else is there
+// may be for the runtime, or for others of the chain; so may another shape.
+func (o object) checkCapabilities() error {
+	var given object
+	if json.Unmarshal(o["capabilities"], &given) != nil {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if near := suggestion(name, capabilities, ""); near != "" && !slices.Contains(capabilities, name) {
+			return fmt.Errorf("%w: key %q has value %s: tapbridge does not know %q, %s", ErrUnsupported, "capabilities", brief(o["capabilities"]), name, near)
 		}
 	}
-	return `see "tapbridge options"`
+	return nil
+}
+
+// suggestion finds the name that was meant, if one is near.
+func suggestion(name string, known []string, otherwise string) string {
+	for _, k := range known {
+		if strings.EqualFold(k, name) || nearly(k, name) {
+			return fmt.Sprintf("did you mean %q?", k)
+		}
+	}
+	return otherwise
 }
 
 // nearly reports whether b is a but for one letter too many, too few or wrong,

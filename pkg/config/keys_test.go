@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -49,6 +50,19 @@ func TestDefaultsAreTheTable(t *testing.T) {
 	}
 	if len(defaults) > 0 {
 		t.Errorf("the table lacks %v", defaults)
+	}
+}
+
+// Every key of the table is read: a value that is of nobody's type is refused by name.
+func TestEveryKeyIsRead(t *testing.T) {
+	for _, k := range config.Keys {
+		members := fmt.Sprintf(`,%q:[7]`, k.Name)
+		if k.Name != "bridge" {
+			members += `,"bridge":"br0"`
+		}
+		if _, err := parse(members, ""); !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), fmt.Sprintf("key %q", k.Name)) {
+			t.Errorf("%s: %v", members, err)
+		}
 	}
 }
 
