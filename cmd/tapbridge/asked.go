@@ -9,12 +9,16 @@ import (
 // asked is what a port was asked to have, as the configuration's keys of the same
 // names say it.
 type asked struct {
-	VLAN        *uint16    `json:"vlan"`      // null: untagged frames go nowhere, or the bridge is not VLAN-aware
-	Trunk       []trunk    `json:"vlanTrunk"` // what the guest may tag
-	KeepDefault bool       `json:"preserveDefaultVlan"`
-	Bandwidth   *bandwidth `json:"bandwidth"` // null: no limit
-	DAN         bool       `json:"dan"`
-	Promote     bool       `json:"promote"`
+	MACSpoofCheck bool       `json:"macspoofchk"`
+	IPSpoofCheck  bool       `json:"ipSpoofChk"`
+	Isolation     bool       `json:"portIsolation"`
+	Hairpin       bool       `json:"hairpinMode"`
+	VLAN          *uint16    `json:"vlan"`      // null: untagged frames go nowhere, or the bridge is not VLAN-aware
+	Trunk         []trunk    `json:"vlanTrunk"` // what the guest may tag
+	KeepDefault   bool       `json:"preserveDefaultVlan"`
+	Bandwidth     *bandwidth `json:"bandwidth"` // null: no limit
+	DAN           bool       `json:"dan"`
+	Promote       bool       `json:"promote"`
 }
 
 // trunk is one VLAN, or a range.
@@ -33,7 +37,10 @@ type bandwidth struct {
 }
 
 func askedOf(a port.Attachment) asked {
-	all := asked{Trunk: []trunk{}, DAN: a.DAN, Promote: a.Promote}
+	all := asked{
+		MACSpoofCheck: a.Locked, IPSpoofCheck: a.Guarded, Isolation: a.Isolated, Hairpin: a.Hairpin,
+		Trunk: []trunk{}, DAN: a.DAN, Promote: a.Promote,
+	}
 	ranges, _ := a.VLANs.Ranges() // a record with others is none (port.ParseRecord)
 	for _, v := range ranges {
 		all.add(v)

@@ -14,27 +14,36 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
-// What `tapbridge ports -o json` says of VLANs, limits and Kata is what gives such a port when it is put into a configuration.
+// What `tapbridge ports -o json` says of options, VLANs and limits is what gives such a port when it is put into a configuration.
 func TestJSONSaysWhatWasAskedFor(t *testing.T) {
 	t.Parallel()
 	aware := bridge.Bridge{Name: "br0", Index: 1, MTU: 1500, VLANAware: true, DefaultPVID: 1}
 	plain := bridge.Bridge{Name: "br0", Index: 1, MTU: 1500}
+	const off = `"macspoofchk":false,"ipSpoofChk":false,"portIsolation":false,"hairpinMode":false`
 	for _, c := range []struct {
 		on          bridge.Bridge
 		given, want string
 	}{
-		{plain, ``, `"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`},
-		{aware, ``, `"vlan":1,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`},
-		{aware, `,"vlan":42`, `"vlan":42,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`},
+		{plain, ``, off + `,"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`},
+		{aware, ``, off + `,"vlan":1,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`},
+		{aware, `,"vlan":42`, off + `,"vlan":42,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`},
 		{
 			aware, `,"vlan":42,"vlanTrunk":[{"id":5},{"minID":10,"maxID":20}],"preserveDefaultVlan":true,"mode":"host-tap","dan":true`,
-			`"vlan":42,"vlanTrunk":[{"id":5},{"minID":10,"maxID":20}],"preserveDefaultVlan":true,"bandwidth":null,"dan":true,"promote":false`,
+			off + `,"vlan":42,"vlanTrunk":[{"id":5},{"minID":10,"maxID":20}],"preserveDefaultVlan":true,"bandwidth":null,"dan":true,"promote":false`,
 		},
-		{plain, `,"promote":true`, `"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":true`},
-		{aware, `,"vlanTrunk":[{"id":5}]`, `"vlan":null,"vlanTrunk":[{"id":5}],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`},
+		{
+			plain, `,"macTableManager":"libvirt","macspoofchk":true,"portIsolation":true`,
+			`"macspoofchk":true,"ipSpoofChk":false,"portIsolation":true,"hairpinMode":false,"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`,
+		},
+		{
+			plain, `,"ipam":{"type":"static"},"ipSpoofChk":true,"hairpinMode":true`,
+			`"macspoofchk":false,"ipSpoofChk":true,"portIsolation":false,"hairpinMode":true,"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`,
+		},
+		{plain, `,"promote":true`, off + `,"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":true`},
+		{aware, `,"vlanTrunk":[{"id":5}]`, off + `,"vlan":null,"vlanTrunk":[{"id":5}],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`},
 		{
 			plain, `,"bandwidth":{"egressRate":8000,"egressBurst":800000}`,
-			`"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":{"ingressRate":0,"ingressBurst":0,"egressRate":8000,"egressBurst":800000},"dan":false,"promote":false`,
+			off + `,"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":{"ingressRate":0,"ingressBurst":0,"egressRate":8000,"egressBurst":800000},"dan":false,"promote":false`,
 		},
 	} {
 		a := plan(t, c.on, c.given)
@@ -90,7 +99,7 @@ func TestPortsTellOfLimits(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("bandwidth (-want +got):\n%s", diff)
 	}
-	for _, key := range []string{"vlan", "vlanTrunk", "preserveDefaultVlan", "bandwidth", "dan", "promote"} {
+	for _, key := range []string{"macspoofchk", "ipSpoofChk", "portIsolation", "hairpinMode", "vlan", "vlanTrunk", "preserveDefaultVlan", "bandwidth", "dan", "promote"} {
 		known := slices.ContainsFunc(config.Keys, func(k config.Key) bool { return k.Name == key })
 		if _, there := rows[0][key]; !there || !known {
 			t.Errorf("%q is in the row: %v, a key of the configuration: %v", key, there, known)

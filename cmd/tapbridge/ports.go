@@ -24,10 +24,6 @@ type row struct {
 	GuestMAC    string     `json:"guestMAC"`
 	TapMAC      string     `json:"tapMAC"`
 	MTU         int        `json:"mtu"` // the guest's
-	Isolated    bool       `json:"isolated"`
-	Hairpin     bool       `json:"hairpin"`
-	Locked      bool       `json:"locked"`
-	Guarded     bool       `json:"guarded"`
 	asked
 	State      attach.State `json:"state,omitempty"`      // with follow: waiting, or running
 	Unfollowed bool         `json:"unfollowed,omitempty"` // with follow: no agent is there
@@ -136,7 +132,7 @@ func describe(p attach.Inspected) row {
 		Port: p.Port.Name, Bridge: p.Bridge, Mode: p.Mode, Table: p.Table,
 		Network: p.Network, ContainerID: p.ContainerID, IfName: p.IfName,
 		GuestMAC: p.Guest.String(), TapMAC: p.Port.MAC().String(), MTU: p.MTU,
-		Isolated: p.Isolated, Hairpin: p.Hairpin, Locked: p.Locked, Guarded: p.Guarded, asked: askedOf(p.Attachment),
+		asked: askedOf(p.Attachment),
 		State: p.State, Unfollowed: p.Unfollowed, Mute: p.Mute(), Carrier: p.Carrier, Drift: append([]string{}, p.Wrong...),
 	}
 	if p.Guest.IsZero() {
