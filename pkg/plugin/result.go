@@ -1,8 +1,10 @@
 package plugin
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
@@ -51,10 +53,16 @@ func (r *request) vmInterfaces(a port.Attachment) []*types100.Interface {
 
 // checkVMAddress refuses what the SDK could not give to its guest.
 func checkVMAddress(ips []*types100.IPConfig) error {
-	if len(ips) != 1 || ips[0].Address.IP.To4() == nil || ips[0].Gateway == nil {
-		return fmt.Errorf("it gave %v: vmconf wants one IPv4 address with a gateway", ips)
+	if len(ips) == 1 && ips[0].Address.IP.To4() != nil && ips[0].Gateway != nil {
+		return nil
 	}
-	return nil
+	given := make([]string, len(ips))
+	for i, ip := range ips {
+		if given[i] = ip.Address.String(); ip.Gateway != nil {
+			given[i] += " via " + ip.Gateway.String()
+		}
+	}
+	return fmt.Errorf(`%w: it gave %s: "vmconf" wants one IPv4 address with a gateway`, config.ErrInvalid, cmp.Or(strings.Join(given, ", "), "no address"))
 }
 
 // printResult answers in the version that was asked for.

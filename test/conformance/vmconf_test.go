@@ -43,8 +43,12 @@ func TestVMConfRefuses(t *testing.T) {
 	v6 := conf{"address": net.ParseIP("fd00::2").String() + "/64", "gateway": "fd00::1"}
 	v4 := conf{"address": "10.1.1.2/24", "gateway": "10.1.1.1"}
 	n.unchanged(func() {
-		for _, addresses := range [][]conf{{v6}, {v4, v6}, {{"address": "10.1.1.2/24"}}} {
-			n.call("ADD", n.conf(fixed(addresses...))).fails(999, "vmconf wants one IPv4 address with a gateway")
+		for given, addresses := range map[string][]conf{
+			"fd00::2/64 via fd00::1":                           {v6},
+			"10.1.1.2/24 via 10.1.1.1, fd00::2/64 via fd00::1": {v4, v6},
+			"10.1.1.2/24": {{"address": "10.1.1.2/24"}},
+		} {
+			n.call("ADD", n.conf(fixed(addresses...))).fails(7, "it gave "+given+`: "vmconf" wants one IPv4 address with a gateway`)
 		}
 	})
 }
