@@ -29,7 +29,7 @@ func Test74Healthy(t *testing.T) {
 }
 
 // No bridge, something else in its place, or an unusable /dev/net/tun is E(50).
-// (VLANs wait for their support.)
+// (VLANs on a bridge that has none: TestVLANsNeedAVLANAwareBridge.)
 func Test75NotAvailable(t *testing.T) {
 	eachMode(t, func(t *testing.T, n *node) {
 		n.call("STATUS", n.conf(conf{"bridge": "br9"}), noAttachment).fails(50, "br9")
