@@ -119,24 +119,29 @@ func (c *Conn) Get(kind, reply int, parts ...nl.NetlinkRequestData) ([]byte, err
 // (NLM_F_DUMP_INTR: links came or went meanwhile) is asked for again.
 const dumpAttempts = 10
 
-// Dump sends a dump request and returns its messages, all from one consistent
-// pass. After one that has failed it takes another socket: while its answer is not
-// read to the end, the kernel refuses the next (EBUSY; net/netlink/af_netlink.c,
-// __netlink_dump_start).
+// Dump sends a dump request and returns its messages, all from one consistent pass.
 func (c *Conn) Dump(kind, reply int, parts ...nl.NetlinkRequestData) (msgs [][]byte, err error) {
 	for range dumpAttempts {
-		msgs, err = c.socket.ask(Message{kind, unix.NLM_F_DUMP, parts}, uint16(reply))
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
+		var consistent bool
+		if msgs, consistent, err = c.pass(kind, reply, parts...); err != nil || consistent {
+			return msgs, err
 		}
 	}
+	return nil, fmt.Errorf("netlink dump %d times inconsistent: %w", dumpAttempts, unix.EINTR)
+}
+
+// pass is a dump as it comes. After one that has failed it takes another socket: while
+// its answer is not read to the end, the kernel refuses the next (EBUSY;
+// net/netlink/af_netlink.c, __netlink_dump_start).
+func (c *Conn) pass(kind, reply int, parts ...nl.NetlinkRequestData) (msgs [][]byte, consistent bool, err error) {
+	msgs, err = c.socket.ask(Message{kind, unix.NLM_F_DUMP, parts}, uint16(reply))
 	if errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("netlink dump %d times inconsistent: %w", dumpAttempts, unix.EINTR)
+		return msgs, false, nil
 	}
 	if err != nil {
-		return nil, errors.Join(err, c.renew())
+		return nil, false, errors.Join(err, c.renew())
 	}
-	return msgs, nil
+	return msgs, true, nil
 }
 
 func (c *Conn) renew() error {

@@ -1,8 +1,11 @@
 package rtnl
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -95,19 +98,35 @@ func (c *Conn) LinksOf(bridge int) ([]Link, error) {
 	return c.links(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))))
 }
 
+// passes is how often links are listed, at most, before what was seen is put together.
+const passes = 3
+
+// links puts the passes together where each is called inconsistent: of a thousand
+// devices, while pods come and go, no pass is ever consistent. A device that has been
+// there all along is in one of them; so may be one that has gone meanwhile.
 func (c *Conn) links(filter ...nl.NetlinkRequestData) ([]Link, error) {
 	parts := append([]nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC), skipStats()}, filter...)
-	msgs, err := c.Dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, parts...)
-	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
-	}
-	links := make([]Link, len(msgs))
-	for i, m := range msgs {
-		if links[i], err = parseLink(m); err != nil {
+	seen := map[int]Link{}
+	for range passes {
+		msgs, consistent, err := c.pass(unix.RTM_GETLINK, unix.RTM_NEWLINK, parts...)
+		if err != nil {
 			return nil, fmt.Errorf("list links: %w", err)
 		}
+		if consistent {
+			clear(seen)
+		}
+		for _, m := range msgs {
+			l, err := parseLink(m)
+			if err != nil {
+				return nil, fmt.Errorf("list links: %w", err)
+			}
+			seen[l.Index] = l
+		}
+		if consistent {
+			break
+		}
 	}
-	return links, nil
+	return slices.SortedFunc(maps.Values(seen), func(a, b Link) int { return cmp.Compare(a.Index, b.Index) }), nil
 }
 
 // SetLink changes attributes of one device in one message.

@@ -121,7 +121,6 @@ func (k *keeper) run(ctx context.Context, heard <-chan hearing) error {
 	answers := askRuntime(ctx, k.Options)
 	begin := time.Now()
 	k.compareAll(true)
-	k.Health.ready.Store(true)
 	k.Log.Info("started", "interval", k.Interval, "observeOnly", k.ObserveOnly, "ports", len(k.ports), "comparedIn", time.Since(begin))
 	for {
 		k.Health.turn()
@@ -129,6 +128,8 @@ func (k *keeper) run(ctx context.Context, heard <-chan hearing) error {
 		case <-ctx.Done():
 			return nil
 		case <-all.C:
+			k.compareAll(false)
+		case <-k.overdue:
 			k.compareAll(false)
 		case <-k.queue.ready():
 			k.compareDue(time.Now())

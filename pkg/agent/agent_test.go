@@ -314,3 +314,28 @@ func TestPortGoesMeanwhile(t *testing.T) {
 		})
 	})
 }
+
+// What could not be compared is tried again, and nobody is told to be ready before.
+func TestComparisonThatFailsIsTriedAgain(t *testing.T) { // alone: others could get the number of the closed socket
+	n := newNode(t)
+	a := wish(port.Veth)
+	n.apply(a)
+	n.host.Do(func() {
+		site, err := attach.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		site.Close()
+		k := newKeeper(site, Options{Interval: time.Hour, Log: slog.New(slog.NewJSONHandler(n.log, nil))})
+		if k.compareAll(true); k.overdue == nil || !k.podsOverdue || k.Health.ready.Load() {
+			t.Errorf("after a failure it is tried again: %v, with pods: %v; ready: %v", k.overdue != nil, k.podsOverdue, k.Health.ready.Load())
+		}
+		if k.site, err = attach.Open(); err != nil {
+			t.Fatal(err)
+		}
+		defer k.site.Close()
+		if k.compareAll(false); k.overdue != nil || k.podsOverdue || !k.Health.ready.Load() || len(k.ports) != 1 {
+			t.Errorf("after a success it is tried again: %v, with pods: %v; ready: %v, %d ports", k.overdue != nil, k.podsOverdue, k.Health.ready.Load(), len(k.ports))
+		}
+	})
+}

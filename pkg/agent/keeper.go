@@ -26,6 +26,9 @@ type keeper struct {
 	nameless map[string]bool // ports without a record that were there at the last comparison of all; true: it has been said
 	repairs  int
 
+	overdue     <-chan time.Time // when a comparison of everything that has failed is tried again; nil: none has
+	podsOverdue bool             // with the pods' sides
+
 	strays        map[string]*stray // by the port's name
 	runtimeFailed bool
 }
@@ -59,13 +62,24 @@ func newKeeper(s *attach.Site, o Options) *keeper {
 const portions = 10
 
 // compareAll compares every port that there is: the pods' sides now, or in the course
-// of the interval.
+// of the interval. What fails is tried again soon: events may have been lost.
 func (k *keeper) compareAll(podsNow bool) {
+	k.overdue = nil
+	k.podsOverdue = k.podsOverdue || podsNow
+	if err := k.tryAll(k.podsOverdue); err != nil {
+		k.Log.Error("not compared", "error", err)
+		k.overdue = time.After(time.Second)
+		return
+	}
+	k.podsOverdue = false
+	k.Health.ready.Store(true)
+}
+
+func (k *keeper) tryAll(podsNow bool) error {
 	defer k.measured(time.Now())
 	survey, all, unrecorded, err := k.site.Survey()
 	if err != nil {
-		k.Log.Error("not compared", "error", err)
-		return
+		return err
 	}
 	k.pods.mayRefresh()
 	there := map[string]bool{}
@@ -101,6 +115,7 @@ func (k *keeper) compareAll(podsNow bool) {
 			k.add(part{name, attach.PodSide}, now.Add(k.Interval/portions*time.Duration(portions*i/len(k.ports))))
 		}
 	}
+	return nil
 }
 
 // measured notes how long a comparison of everything has taken, and how the ports
@@ -237,6 +252,9 @@ func (k *keeper) keep(site *attach.Site, p attach.Attached, w part, s *state) er
 	r, err := site.Repair(p, w.side)
 	if errors.Is(err, attach.ErrBusy) {
 		return err
+	}
+	if err != nil && !k.stands(p) {
+		return nil // removed meanwhile
 	}
 	k.repaired(w, p, s, r, err)
 	if w.side == attach.HostSide && (err != nil || len(without(r.Found, r.Left)) < len(r.Found)) {

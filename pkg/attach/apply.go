@@ -18,9 +18,9 @@ import (
 
 // Apply makes the attachment on bridge br, which it creates when br has no
 // index. It returns when the kernel has been seen to agree with a.Want(), or
-// with everything undone. Errors: ErrExists, ErrTaken, ErrBusy,
-// bridge.ErrUnsupported, port.ErrDrift (something changed the port while it was
-// made), and what the kernel says.
+// with everything undone. Errors: ErrExists, ErrTaken, ErrStale, ErrBusy (with
+// port.ErrDrift where something changed the port while it was made),
+// bridge.ErrUnsupported, and what the kernel says.
 func (s *Site) Apply(a port.Attachment, br bridge.Bridge) error {
 	unlock, err := lock(a.Bridge)
 	if err != nil {
@@ -196,11 +196,16 @@ func vacant(pod *rtnl.Conn, name, role string) error {
 // reread makes sure, under the lock, that the plan is for the bridge as it is.
 func (w *work) reread() (err error) {
 	planned := w.br
-	if w.br, err = bridge.Find(w.host, w.a.Bridge); err != nil {
+	w.br, err = bridge.Find(w.host, w.a.Bridge)
+	if err != nil && planned.Index == 0 {
 		return err
 	}
-	if w.br.MTU != planned.MTU || w.br.VLANAware != planned.VLANAware || w.br.DefaultPVID != planned.DefaultPVID && w.br.VLANAware {
-		return fmt.Errorf("bridge %q has been changed since it was looked at: %w", w.br.Name, ErrBusy)
+	gone := errors.Is(err, bridge.ErrNotFound)
+	if err != nil && !gone {
+		return err
+	}
+	if gone || w.br.MTU != planned.MTU || w.br.VLANAware != planned.VLANAware || w.br.DefaultPVID != planned.DefaultPVID && w.br.VLANAware {
+		return fmt.Errorf("bridge %q %w", w.a.Bridge, ErrStale)
 	}
 	if w.br.Unfinished() {
 		return bridge.Finish(w.host, w.br)
@@ -215,7 +220,11 @@ func (w *work) createBridge() (err error) {
 	if err := w.reread(); !errors.Is(err, bridge.ErrNotFound) {
 		return err
 	}
-	if w.br, err = bridge.Create(w.host, planned); err == nil {
+	w.br, err = bridge.Create(w.host, planned)
+	if errors.Is(err, unix.EEXIST) { // somebody's who takes no lock of ours
+		return fmt.Errorf("bridge %q %w", w.a.Bridge, ErrStale)
+	}
+	if err == nil {
 		w.created = &w.br
 	}
 	return err
@@ -381,7 +390,10 @@ func (w *work) verify() error {
 	if err != nil {
 		return err
 	}
-	return port.Diff(w.want, got)
+	if err := port.Diff(w.want, got); err != nil {
+		return fmt.Errorf("%w: somebody else is at the new port: %w", ErrBusy, err)
+	}
+	return nil
 }
 
 func (w *work) undoLeg() error { return w.remove(w.a.ID) }

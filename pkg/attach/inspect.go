@@ -62,6 +62,12 @@ func (s *Site) Inspect() ([]Inspected, error) {
 	for _, a := range all {
 		pod := pods[a.Port.NetNsID]
 		in, err := s.inspect(a, pod.path)
+		if err != nil || len(in.Wrong) > 0 { // an ADD, a DEL or an agent may just be at it
+			var there bool
+			if in, there, err = s.inspectAgain(a, pod.path); !there {
+				continue
+			}
+		}
 		in.Unfollowed = a.Table == port.Follow && unfollowed
 		in.Deserted = pod.path != "" && !pod.inhabited
 		if err != nil { // one port must not hide the others
@@ -70,6 +76,12 @@ func (s *Site) Inspect() ([]Inspected, error) {
 		result = append(result, in)
 	}
 	for _, l := range unrecorded {
+		if l, err = s.host.LinkAt(l.Index); err != nil || !port.Marked(l.Name, l.Group) {
+			continue // has gone meanwhile
+		}
+		if _, noRecord := port.ParseRecord(l.Alias); noRecord == nil {
+			continue // of an ADD under way, which had not marked it yet
+		}
 		carrier := l.Carrier()
 		result = append(result, Inspected{
 			Attached: Attached{Port: l}, Carrier: &carrier,
@@ -88,6 +100,23 @@ func (s *Site) Uplinks(name string) ([]bridge.Uplink, error) {
 	}
 	ports, err := s.host.LinksOf(br.Index)
 	return bridge.Uplinks(br, ports), ignoreMissing(err)
+}
+
+// inspectAgain tells what is wrong from what is just going on. What is left of a port
+// that has gone has nothing to be looked for by.
+func (s *Site) inspectAgain(a Attached, path string) (in Inspected, there bool, err error) {
+	there = true
+	err = s.Calmly(a.Bridge, func() (err error) {
+		if a.Port.Index != 0 {
+			if a, there, err = s.Seek(a); err != nil || !there {
+				there = err != nil
+				return err
+			}
+		}
+		in, err = s.inspect(a, path)
+		return err
+	})
+	return in, there, err
 }
 
 func (s *Site) inspect(a Attached, path string) (Inspected, error) {

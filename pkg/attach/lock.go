@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/pkg/guard"
 )
 
 const (
@@ -47,6 +48,18 @@ func exclusively(name string, do func() error) error {
 		defer unlock()
 	}
 	return do()
+}
+
+// Calmly looks at what is on a bridge while nobody changes it. It waits a second for
+// that; then it looks all the same.
+func (s *Site) Calmly(bridge string, look func() error) error {
+	unlock, err := lockWithin(bridge, repairWait)
+	if err == nil {
+		defer unlock()
+	}
+	defer func(seen guard.Observed) { s.guards = seen }(s.guards)
+	s.guards = nil
+	return look()
 }
 
 func lockWithin(name string, wait time.Duration) (unlock func() error, err error) {

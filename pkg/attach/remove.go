@@ -111,8 +111,8 @@ func (s *Site) removePort(id port.ID, end rtnl.Link, there bool) error {
 
 // removeMovedEntries deletes the guest's entries where a frame on another port has
 // taken them: the kernel keeps them static there, for good. On our own port they
-// go with the port; an entry on the port of another guest of ours is that
-// guest's.
+// go with the port, but are taken from it first: until it is gone, a frame could still
+// move them. An entry on the port of another guest of ours is that guest's.
 func (s *Site) removeMovedEntries(end rtnl.Link) (err error) {
 	a, noRecord := port.ParseRecord(end.Alias)
 	if noRecord != nil || end.MasterIndex == 0 {
@@ -125,6 +125,11 @@ func (s *Site) removeMovedEntries(end rtnl.Link) (err error) {
 }
 
 func (s *Site) removeMoved(e fdb.Entry, end rtnl.Link) error {
+	if !e.Sticky {
+		if err := fdb.Delete(s.host, end.Index, e); err != nil {
+			return err
+		}
+	}
 	found, there, err := fdb.Lookup(s.host, end.MasterIndex, e.MAC, e.VLAN)
 	if err != nil || !there || found.State != fdb.Static || found.Index == end.Index {
 		return err
@@ -166,6 +171,14 @@ func (s *Site) removePodSide(id port.ID, end *rtnl.Link) ([]rtnl.Link, error) {
 	if pod == nil {
 		return nil, s.unreached(end)
 	}
+	mine, err := removeIn(pod, id)
+	if err == nil && len(mine) == 0 && s.pod != nil && end != nil && end.NetNsID >= 0 { // the path leads elsewhere
+		mine, err = removeIn(s.host.Behind(end.NetNsID), id)
+	}
+	return mine, err
+}
+
+func removeIn(pod side, id port.ID) ([]rtnl.Link, error) {
 	links, err := pod.Links()
 	if err != nil {
 		return nil, ignoreMissing(err)
@@ -204,10 +217,11 @@ func grouped(links []rtnl.Link, group uint32) (n int) {
 }
 
 // deleteAll removes the links in one transaction when they are what their group
-// holds in all, otherwise one by one: the veth end last, since the port goes with
-// it.
+// holds in all: in a namespace that has taken the place of the pod's there is no such
+// group. Otherwise it removes them one by one: the veth end last, since the port goes
+// with it.
 func deleteAll(in side, links []rtnl.Link, group uint32, inGroup int) (err error) {
-	if len(links) > 1 && grouped(links, group) == len(links) && inGroup == len(links) {
+	if len(links) > 0 && grouped(links, group) == len(links) && inGroup == len(links) {
 		if err := ignoreMissing(in.DeleteGroup(group)); err != nil {
 			return fmt.Errorf("delete the devices of group %d: %w", group, err)
 		}

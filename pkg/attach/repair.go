@@ -10,7 +10,6 @@ import (
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
-	"github.com/tapbridge/tapbridge/pkg/fdb"
 	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
@@ -139,24 +138,15 @@ func wanted(whole port.Port, side Side) port.Port {
 	return whole
 }
 
-// tolerate takes for right what others may change, or only they know: a roaming
-// guest's entry goes to the uplink with the guest, a plugin after us in the chain may
-// have changed the MTU of the pod interface, and the addresses of a guarded guest come
-// from the runtime.
+// tolerate takes for right what others may change, or only they know: a plugin after
+// us in the chain may have changed the MTU of the pod interface, and the addresses of a
+// guarded guest come from the runtime.
 func tolerate(p Attached, want, got *port.Port) {
 	if want.Pod != nil && got.Pod != nil {
 		want.Pod.MTU = got.Pod.MTU
 	}
 	if want.Guard != nil {
 		want.Guard.Addresses = known(p.Seen, got.Guard)
-	}
-	if p.Table != port.Roaming {
-		return
-	}
-	for i, e := range got.FDB {
-		if e.Port != want.Name {
-			got.FDB[i] = fdb.Entry{MAC: e.MAC, VLAN: e.VLAN, Port: want.Name, State: fdb.Static}
-		}
 	}
 }
 

@@ -86,7 +86,7 @@ func (r *repairs) entriesDiffer() bool {
 		have[e.VLAN] = e
 	}
 	for _, e := range r.want.FDB {
-		if have[e.VLAN] != e {
+		if found, there := have[e.VLAN]; !there || found != e.Given(found) {
 			return true
 		}
 	}

@@ -21,8 +21,11 @@ var (
 	ErrExists = errors.New("exists already")
 	// ErrTaken says that a MAC address is in use by somebody else on the bridge.
 	ErrTaken = errors.New("MAC address is taken")
-	// ErrBusy says that a lock could not be had in time.
+	// ErrBusy says that a lock could not be had in time, or that somebody else was at
+	// the same device.
 	ErrBusy = errors.New("busy")
+	// ErrStale says that the bridge is not as it was when the attachment was planned.
+	ErrStale = errors.New("has been changed since it was looked at")
 	// ErrDefect says that the program itself is wrong.
 	ErrDefect = errors.New("defect in tapbridge, please report it")
 )

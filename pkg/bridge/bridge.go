@@ -184,9 +184,15 @@ func Delete(c *rtnl.Conn, b Bridge) error {
 // has been set stays. It is done before the port joins, so that there is no moment
 // at which the bridge is another.
 func (b Bridge) Pin(c *rtnl.Conn, port mac.Addr) error {
-	if (b.nameless || bytes.Compare(port[:], b.MAC[:]) < 0) && !b.MAC.IsZero() {
-		if err := c.SetLink(b.Index, nl.NewRtAttr(unix.IFLA_ADDRESS, b.MAC.HardwareAddr())); err != nil {
-			return fmt.Errorf("pin MAC %s of bridge %q: %w", b.MAC, b.Name, err)
+	if b.follows(port) {
+		now, err := Find(c, b.Name) // somebody may have given it a port meanwhile, and with it another MAC
+		if err != nil {
+			return err
+		}
+		if now.follows(port) {
+			if err := c.SetLink(now.Index, nl.NewRtAttr(unix.IFLA_ADDRESS, now.MAC.HardwareAddr())); err != nil {
+				return fmt.Errorf("pin MAC %s of bridge %q: %w", now.MAC, b.Name, err)
+			}
 		}
 	}
 	if b.MTU == DefaultMTU { // what the kernel falls back to
@@ -199,6 +205,11 @@ func (b Bridge) Pin(c *rtnl.Conn, port mac.Addr) error {
 		return fmt.Errorf("pin MTU %d of bridge %q: %w", b.MTU, b.Name, err)
 	}
 	return nil
+}
+
+// follows reports whether the bridge would take the MAC of such a port.
+func (b Bridge) follows(port mac.Addr) bool {
+	return (b.nameless || bytes.Compare(port[:], b.MAC[:]) < 0) && !b.MAC.IsZero()
 }
 
 func (b Bridge) setMTU(bytes int) rtnl.Message {

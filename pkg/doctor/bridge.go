@@ -17,8 +17,8 @@ import (
 // Bridge looks at the bridge of that name: whether ports can join it, and whether
 // frames will pass.
 func Bridge(site *attach.Site, name string) ([]Finding, error) {
-	found := []Finding{Joinable(site, name)}
 	br, err := bridge.Find(site.Host(), name)
+	found := []Finding{Joinable(name, br, err)}
 	if err != nil {
 		return found, nil // which has been said
 	}
@@ -35,11 +35,10 @@ func Bridge(site *attach.Site, name string) ([]Finding, error) {
 	return append(found, strangers(br, ports)...), nil
 }
 
-// Joinable is the part of Bridge that decides whether an ADD can work, and costs no
-// more than a look at one device.
-func Joinable(site *attach.Site, name string) Finding {
+// Joinable is the part of Bridge that decides whether an ADD can work. br and err are
+// what was found under that name.
+func Joinable(name string, br bridge.Bridge, err error) Finding {
 	object := about(name)
-	br, err := bridge.Find(site.Host(), name)
 	switch {
 	case errors.Is(err, bridge.ErrNotFound):
 		return bad(object, "there is no such device in this network namespace", fmt.Sprintf(`ip link add %[1]s type bridge && ip link set %[1]s up, or set "createBridge": true`, shell.Word(name)))

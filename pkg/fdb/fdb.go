@@ -24,6 +24,7 @@ const (
 	Static  State = "static"  // NUD_NOARP: stays until deleted
 	Local   State = "local"   // NUD_PERMANENT: the bridge's own stack
 	None    State = "none"    // in a wish: there is none, or one that was learned
+	Roaming State = "roaming" // in a wish: static, until it goes with the guest to another port
 )
 
 // Entry is one entry: where frames for a MAC address go.
@@ -33,6 +34,18 @@ type Entry struct {
 	Port   string // the port's name
 	State  State
 	Sticky bool // a frame with this source on another port does not move it
+}
+
+// Given is the wish as it stands where found is there.
+func (e Entry) Given(found Entry) Entry {
+	if e.State != Roaming {
+		return e
+	}
+	if found.Port != e.Port {
+		return found
+	}
+	e.State = Static
+	return e
 }
 
 // Found is an entry as the kernel has it; its port is known by index only.

@@ -27,15 +27,22 @@ func (r *request) check() error {
 		return err
 	}
 	defer site.Close()
-	want, err := r.wanted(site, c, given)
-	if err != nil {
-		return err
+	look := func() error {
+		want, err := r.wanted(site, c, given)
+		if err != nil {
+			return err
+		}
+		got, err := site.Observe(want)
+		if err != nil {
+			return err
+		}
+		return port.Diff(want, got)
 	}
-	got, err := site.Observe(want)
-	if err != nil {
-		return err
+	err = look()
+	if errors.Is(err, port.ErrDrift) { // a node agent may just be at it
+		err = site.Calmly(c.Bridge, look)
 	}
-	return errors.Join(port.Diff(want, got), r.ipamCheck(site, c), r.served(site, c))
+	return errors.Join(err, r.ipamCheck(site, c), r.served(site, c))
 }
 
 // guestNIC is what an earlier result says about our interface.

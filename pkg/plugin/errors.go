@@ -61,6 +61,7 @@ var codes = []struct {
 	{guard.ErrUnsupported, codeUnavailable},
 	{gateway.ErrAddress, types.ErrInvalidNetworkConfig},
 	{config.ErrInvalid, types.ErrInvalidNetworkConfig},
+	{attach.ErrStale, types.ErrTryAgainLater},
 	{bridge.ErrNotFound, types.ErrInvalidNetworkConfig},
 	{bridge.ErrNotBridge, types.ErrInvalidNetworkConfig},
 	{errOwnNetNS, types.ErrInvalidNetNS},

@@ -25,30 +25,42 @@ func (r *request) add() error {
 		return err
 	}
 	defer site.Close()
-	br, err := findBridge(site, c)
-	if err != nil {
-		return err
-	}
-	if err := possible(site, c, br); err != nil {
-		return err
-	}
 	if err := r.mayFollow(c); err != nil {
 		return err
 	}
 	if err := hostAccess(site, c); err != nil {
 		return err
 	}
-	a, err := c.Plan(r.id(), br)
+	a, err := r.attach(site, c)
 	if err != nil {
-		return err
-	}
-	if err := site.Apply(a, br); err != nil {
 		return err
 	}
 	if err := attach.Recover(func() error { return r.complete(site, c, a) }); err != nil {
 		return errors.Join(err, site.Undo(a))
 	}
 	return nil
+}
+
+// attach plans the attachment and makes it: once more where the bridge has been
+// changed in between, by an ADD that has made it or takes it back, for one.
+func (r *request) attach(site *attach.Site, c *config.Config) (a port.Attachment, err error) {
+	const attempts = 3
+	for range attempts {
+		br, err := findBridge(site, c)
+		if err != nil {
+			return a, err
+		}
+		if err := possible(site, c, br); err != nil {
+			return a, err
+		}
+		if a, err = c.Plan(r.id(), br); err != nil {
+			return a, err
+		}
+		if err = site.Apply(a, br); !errors.Is(err, attach.ErrStale) {
+			return a, err
+		}
+	}
+	return a, err
 }
 
 // complete adds to a standing port what is not the port's: addresses, and the
@@ -143,7 +155,7 @@ func (r *request) status() error {
 		return fmt.Errorf("%w: %w", errUnavailable, err)
 	}
 	if br.Index != 0 {
-		if err := wrong(doctor.Joinable(site, br.Name)); err != nil {
+		if err := wrong(doctor.Joinable(br.Name, br, nil)); err != nil {
 			return err
 		}
 	}

@@ -187,6 +187,7 @@ func (d *Drift) entries(want, got []fdb.Entry) {
 			d.add("%s is missing", what)
 			continue
 		}
+		w = w.Given(got[i])
 		compare(d, what+": port", w.Port, got[i].Port)
 		compare(d, what+": state", w.State, got[i].State)
 		compare(d, what+": sticky", w.Sticky, got[i].Sticky)

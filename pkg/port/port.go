@@ -117,7 +117,11 @@ func (a Attachment) entries() (entries []fdb.Entry) {
 			entries = append(entries, fdb.Entry{MAC: a.Guest, VLAN: id, State: fdb.None})
 			continue
 		}
-		entries = append(entries, fdb.Entry{MAC: a.Guest, VLAN: id, Port: a.PortName(), State: fdb.Static, Sticky: a.Table == Sticky})
+		e := fdb.Entry{MAC: a.Guest, VLAN: id, Port: a.PortName(), State: fdb.Static, Sticky: a.Table == Sticky}
+		if a.Table == Roaming {
+			e.State = fdb.Roaming
+		}
+		entries = append(entries, e)
 	}
 	return entries
 }

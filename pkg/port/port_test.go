@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tapbridge/tapbridge/pkg/dan"
+	"github.com/tapbridge/tapbridge/pkg/fdb"
 	"github.com/tapbridge/tapbridge/pkg/mac"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/shape"
@@ -62,7 +63,7 @@ func TestWant(t *testing.T) {
 		{port.Kernel, "learning true, flood true, no entry"},
 		{port.Sticky, "learning false, flood false, static entry, sticky true"},
 		{port.Static, "learning false, flood false, static entry, sticky false"},
-		{port.Roaming, "learning true, flood false, static entry, sticky false"},
+		{port.Roaming, "learning true, flood false, roaming entry, sticky false"},
 		{port.Follow, "learning true, flood false, none entry, sticky false"},
 	} {
 		p := attachment(port.Tap, c.table).Want()
@@ -109,6 +110,33 @@ func devices(p port.Port) string {
 		parts = append(parts, "access")
 	}
 	return strings.Join(parts, "; ")
+}
+
+// The entry of a roaming guest may go with it, and come back; it may not be missing.
+func TestRoamingEntry(t *testing.T) {
+	a := attachment(port.HostTap, port.Roaming)
+	for _, c := range []struct {
+		entry fdb.Entry
+		want  string
+	}{
+		{fdb.Entry{Port: a.PortName(), State: fdb.Static}, ""},
+		{fdb.Entry{Port: "up0", State: fdb.Static}, ""},
+		{fdb.Entry{Port: "up0", State: fdb.Learned}, ""},
+		{fdb.Entry{Port: a.PortName(), State: fdb.Learned}, "state is learned, want static"},
+		{fdb.Entry{Port: a.PortName(), State: fdb.Static, Sticky: true}, "sticky is on, want off"},
+		{fdb.Entry{MAC: mac.Addr{2}}, "is missing"},
+	} {
+		want := a.Want()
+		got := want
+		if c.entry.MAC.IsZero() {
+			c.entry.MAC = a.Guest
+		}
+		got.FDB = []fdb.Entry{c.entry}
+		err := port.Diff(want, got)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.HasSuffix(err.Error(), c.want)) {
+			t.Errorf("%+v: %v, want %q", c.entry, err, c.want)
+		}
+	}
 }
 
 // promoted is mode tap, while the tap is on the host.

@@ -1,0 +1,272 @@
+package attach
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tapbridge/tapbridge/internal/nstest"
+	"github.com/tapbridge/tapbridge/internal/rtnl"
+	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/mac"
+	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/shape"
+)
+
+// plain is an attachment with nothing that the mode need not have.
+func plain(mode port.Mode) port.Attachment {
+	a := wish(mode)
+	a.MTU, a.Options, a.ToGuest, a.FromGuest = 1500, port.Options{}, shape.Limit{}, shape.Limit{}
+	a.Access.MultiQueue = false
+	return a
+}
+
+// A guest that runs elsewhere speaks while it is removed here: its entry moves to the
+// uplink and would be static there, for ever.
+func TestRemoveWhileTheGuestSpeaksElsewhere(t *testing.T) {
+	for _, table := range []port.Table{port.Static, port.Roaming} {
+		t.Run(string(table), func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t)
+			a := plain(port.Veth)
+			a.Table = table
+			uplink := nstest.OpenLink(t, n.lan, "down0")
+			defer uplink.Close()
+			frame := nstest.Frame(bytes.Repeat([]byte{0xff}, 6), a.Guest.HardwareAddr(), 60, "elsewhere")
+			var stop atomic.Bool
+			spoken := make(chan bool)
+			go func() {
+				defer close(spoken)
+				for !stop.Load() {
+					_ = uplink.TrySend(frame)
+					time.Sleep(100 * time.Microsecond)
+				}
+			}()
+			for range 15 {
+				for attempt := 0; ; attempt++ {
+					err := n.apply(a)
+					if err == nil {
+						break
+					}
+					if !errors.Is(err, ErrBusy) || attempt == 20 { // a frame was between entry and verification
+						t.Fatal(err)
+					}
+				}
+				if err := n.remove(a.ID); err != nil {
+					t.Fatal(err)
+				}
+				if left := n.host.Run(t, "bridge", "fdb", "show", "br", "br0"); strings.Contains(left, a.Guest.String()+" dev up0 master br0 static") {
+					t.Fatalf("left behind:\n%s", left)
+				}
+			}
+			stop.Store(true)
+			<-spoken
+		})
+	}
+}
+
+// What was listed in a namespace is not deleted in the one that has its id by now.
+func TestRemoveFromAnotherNamespace(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	a := plain(port.Veth)
+	n.mustApply(a)
+	other := nstest.New(t)
+	nstest.Veth(t, n.host, "theirs", other, "eth0")
+	n.site(func(s *Site) {
+		links, err := s.pod.Links()
+		if err != nil {
+			t.Fatal(err)
+		}
+		mine := belonging(links, a.ID)
+		there, err := rtnl.OpenAt(other.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer there.Close()
+		if l, err := there.LinkNamed("eth0"); err != nil || len(mine) != 1 || l.Index != mine[0].Index {
+			t.Fatalf("%v has index %d, ours is %+v: this test shows nothing", err, l.Index, mine)
+		}
+		if err := deleteAll(there, mine, a.Group(), grouped(links, a.Group())); err != nil {
+			t.Error(err)
+		}
+		if _, there, err := find(there, "eth0"); err != nil || !there {
+			t.Errorf("another pod's device is gone (%v)", err)
+		}
+	})
+}
+
+// A path that leads to another pod by now does not hide the right one.
+func TestRemoveByAnotherPodsPath(t *testing.T) {
+	eachMode(t, func(n *node, a port.Attachment) {
+		before := n.world()
+		n.mustApply(a)
+		right := n.pod
+		n.pod = nstest.New(n.T)
+		if err := n.remove(a.ID); err != nil {
+			n.Error(err)
+		}
+		n.pod = right
+		n.wantWorld(before, "removed by another pod's path:")
+	})
+}
+
+// The bridge that an ADD has found goes before it is used, as when the ADD that made
+// it fails; or somebody makes the one that it was going to make.
+func TestBridgeIsAnotherThanPlanned(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	a := plain(port.Veth)
+	a.Bridge = "br1"
+	before := n.world()
+	n.site(func(s *Site) {
+		first, second := a, a
+		second.ContainerID, second.Guest = "other", mac.Addr{2, 0, 0, 0, 0, 9}
+		want := bridge.Bridge{Name: "br1", MTU: 1500, DefaultPVID: 1}
+		if err := s.Apply(first, want); err != nil {
+			t.Fatal(err)
+		}
+		found, err := s.Bridge("br1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Undo(first); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Apply(second, found); !errors.Is(err, ErrStale) {
+			t.Errorf("on a bridge that has gone: %v, want %v", err, ErrStale)
+		}
+	})
+	n.wantWorld(before, "refused:")
+}
+
+// An administrator who gives the bridge a port while an ADD is at it decides what MAC
+// the bridge has.
+func TestPinLeavesAnAdministratorsMAC(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	const uplinks = "02:00:00:00:99:99"
+	n.hostRun("ip link add br1 type bridge", "ip link set br1 up", "ip link add eth9 address "+uplinks+" type veth peer name eth9p")
+	a := plain(port.Veth)
+	a.Bridge = "br1"
+	n.site(func(s *Site) {
+		br, err := s.Bridge("br1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var steps []step
+		for _, next := range newWork(s, a, br).steps() {
+			if next.name == "join the bridge" {
+				steps = append(steps, step{name: "administrator", do: func() error {
+					n.hostRun("ip link set eth9 master br1")
+					return nil
+				}})
+			}
+			steps = append(steps, next)
+		}
+		if err := run(steps); err != nil {
+			t.Fatal(err)
+		}
+		if br, err = s.Bridge("br1"); err != nil || br.MAC.String() != uplinks {
+			t.Errorf("the bridge has %s, %v, want its uplink's %s", br.MAC, err, uplinks)
+		}
+	})
+}
+
+// A look that finds something waits for who is at it.
+func TestCalmlyWaits(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.site(func(s *Site) {
+		unlock, err := lock("br0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var free atomic.Bool
+		time.AfterFunc(100*time.Millisecond, func() {
+			free.Store(true)
+			if err := unlock(); err != nil {
+				t.Error(err)
+			}
+		})
+		if err := s.Calmly("br0", func() error { return nil }); err != nil || !free.Load() {
+			t.Errorf("%v; the lock was free: %v", err, free.Load())
+		}
+		if unlock, err = lock("br0"); err != nil {
+			t.Fatal(err)
+		}
+		defer unlock()
+		looked := false
+		if err := s.Calmly("br0", func() error { looked = true; return nil }); err != nil || !looked {
+			t.Errorf("under a lock that is kept: %v, looked: %v", err, looked)
+		}
+	})
+}
+
+// What an agent does to a port is no drift to who looks meanwhile.
+func TestLookDuringPromotion(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	a := plain(port.Tap)
+	a.Promote = true
+	n.mustApply(a)
+	vmm := nstest.OpenTap(t, n.pod, a.TapName())
+	defer vmm.Close()
+	var stop atomic.Bool
+	looked := make(chan int)
+	go n.host.Do(func() {
+		looks := 0
+		defer func() { looked <- looks }()
+		s, err := OpenPod(n.pod.Path)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer s.Close()
+		look := func() error {
+			want, err := s.Want(a)
+			if err != nil {
+				return err
+			}
+			got, err := s.Observe(want)
+			if err != nil {
+				return err
+			}
+			return port.Diff(want, got)
+		}
+		for ; !stop.Load(); looks++ {
+			err := look()
+			if err != nil {
+				err = s.Calmly(a.Bridge, look)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			inspected, err := s.Inspect()
+			if err != nil || len(inspected) != 1 || len(inspected[0].Wrong) > 0 {
+				t.Errorf("ports: %+v, %v", inspected, err)
+			}
+		}
+	})
+	n.site(func(s *Site) {
+		for range 10 {
+			p, _, err := s.Named(a.PortName())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if done, err := s.Promote(p); err != nil || !done {
+				t.Fatal(done, err)
+			}
+			time.Sleep(10 * time.Millisecond)
+			if err := s.Demote(p); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+	stop.Store(true)
+	t.Logf("%d looks", <-looked)
+}
