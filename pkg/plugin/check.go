@@ -27,6 +27,9 @@ func (r *request) check() error {
 		return err
 	}
 	defer site.Close()
+	if err := hostAccess(site, c); err != nil {
+		return err
+	}
 	look := func() error {
 		want, err := r.wanted(site, c, given)
 		if err != nil {
@@ -87,9 +90,6 @@ func (r *request) wanted(site *attach.Site, c *config.Config, given guestNIC) (p
 	if made {
 		br.MTU = then.PortMTU
 		br.VLANAware = br.VLANAware || then.VLANs != "" // that it is no more will be seen
-	}
-	if err := hostAccess(site, c); err != nil {
-		return port.Port{}, err
 	}
 	c.MAC = given.mac
 	a, err := c.Plan(r.id(), br)
