@@ -93,7 +93,9 @@ func (k *keeper) tryAll(podsNow bool) error {
 	}
 	for name := range k.ports {
 		if !there[name] && !slices.ContainsFunc(unrecorded, func(l rtnl.Link) bool { return l.Name == name }) {
+			gone := k.ports[name]
 			k.forget(name)
+			k.removeOrphan(gone)
 		}
 	}
 	k.reportNameless(unrecorded)
@@ -336,7 +338,7 @@ func (k *keeper) reportNameless(links []rtnl.Link) {
 }
 
 func (k *keeper) removeOrphan(p attach.Attached) {
-	if k.ObserveOnly || p.Want().IFB == nil && !p.Promote {
+	if k.ObserveOnly {
 		return
 	}
 	if err := k.site.RemoveOrphan(p.Attachment); err != nil {

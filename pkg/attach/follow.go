@@ -130,11 +130,4 @@ func (r *repairs) strayed() bool {
 
 // removeStray takes the entry of a guest that is waited for from a port to which
 // somebody has written it.
-func (r *repairs) removeStray() (err error) {
-	end := r.p.Port
-	end.MasterIndex = r.br.Index
-	for _, e := range r.want.FDB {
-		err = errors.Join(err, ignoreMissing(r.removeMoved(e, end)))
-	}
-	return err
-}
+func (r *repairs) removeStray() error { return r.removeMovedEntries(r.a, r.br.Index) }

@@ -270,3 +270,26 @@ func TestLookDuringPromotion(t *testing.T) {
 	stop.Store(true)
 	t.Logf("%d looks", <-looked)
 }
+
+// A pod's namespace goes while the guest's entry is at the uplink: with the port its
+// record has gone, and only who had seen that before can remove the entry.
+func TestOrphanedEntry(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	a := plain(port.Veth)
+	a.Table = port.Static
+	n.mustApply(a)
+	n.hostRun("bridge fdb replace "+a.Guest.String()+" dev up0 master static", "ip link del "+a.PortName())
+	entries := func() string { return n.host.Run(t, "bridge", "fdb", "show", "dev", "up0") }
+	if before := entries(); !strings.Contains(before, a.Guest.String()) {
+		t.Fatalf("the entry is not at the uplink:\n%s", before)
+	}
+	n.site(func(s *Site) {
+		if err := s.RemoveOrphan(a); err != nil {
+			t.Error(err)
+		}
+	})
+	if left := entries(); strings.Contains(left, a.Guest.String()) {
+		t.Errorf("left behind:\n%s", left)
+	}
+}

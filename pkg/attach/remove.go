@@ -58,7 +58,7 @@ func (s *Site) removeAround(id port.ID, end rtnl.Link, there bool) error {
 		_, err := s.removePodSide(id, nil)
 		return err
 	}
-	if err := s.removeMovedEntries(end); err != nil {
+	if err := s.releaseEntries(end); err != nil {
 		return err
 	}
 	removed, err := s.removePodSide(id, &end)
@@ -109,29 +109,34 @@ func (s *Site) removePort(id port.ID, end rtnl.Link, there bool) error {
 	return errors.Join(s.removeIFB(id), s.unguard(id, end, there))
 }
 
-// removeMovedEntries deletes the guest's entries where a frame on another port has
-// taken them: the kernel keeps them static there, for good. On our own port they
-// go with the port, but are taken from it first: until it is gone, a frame could still
-// move them. An entry on the port of another guest of ours is that guest's.
-func (s *Site) removeMovedEntries(end rtnl.Link) (err error) {
+// releaseEntries takes the guest's entries from the port, though they would go with
+// it: until it has gone, a frame elsewhere could move them.
+func (s *Site) releaseEntries(end rtnl.Link) (err error) {
 	a, noRecord := port.ParseRecord(end.Alias)
 	if noRecord != nil || end.MasterIndex == 0 {
 		return nil
 	}
 	for _, e := range a.Want().FDB {
-		err = errors.Join(err, ignoreMissing(s.removeMoved(e, end)))
+		if !e.Sticky {
+			err = errors.Join(err, ignoreMissing(fdb.Delete(s.host, end.Index, e)))
+		}
+	}
+	return errors.Join(err, s.removeMovedEntries(a, end.MasterIndex))
+}
+
+// removeMovedEntries deletes the guest's entries where a frame on another port has
+// taken them: the kernel keeps them static there, for good. An entry on a port with a
+// guest of that address is that guest's.
+func (s *Site) removeMovedEntries(a port.Attachment, bridge int) (err error) {
+	for _, e := range a.Want().FDB {
+		err = errors.Join(err, ignoreMissing(s.removeMoved(e, bridge)))
 	}
 	return err
 }
 
-func (s *Site) removeMoved(e fdb.Entry, end rtnl.Link) error {
-	if !e.Sticky {
-		if err := fdb.Delete(s.host, end.Index, e); err != nil {
-			return err
-		}
-	}
-	found, there, err := fdb.Lookup(s.host, end.MasterIndex, e.MAC, e.VLAN)
-	if err != nil || !there || found.State != fdb.Static || found.Index == end.Index {
+func (s *Site) removeMoved(e fdb.Entry, bridge int) error {
+	found, there, err := fdb.Lookup(s.host, bridge, e.MAC, e.VLAN)
+	if err != nil || !there || found.State != fdb.Static {
 		return err
 	}
 	holder, err := s.host.LinkAt(found.Index)
@@ -139,7 +144,7 @@ func (s *Site) removeMoved(e fdb.Entry, end rtnl.Link) error {
 		return err
 	}
 	if other, err := port.ParseRecord(holder.Alias); err == nil && other.Guest == e.MAC {
-		return nil
+		return nil // ours, which goes with the port, is among them
 	}
 	return fdb.Delete(s.host, found.Index, found.Entry)
 }

@@ -219,8 +219,9 @@ func (r *repairs) reguard() error {
 	})
 }
 
-// RemoveOrphan deletes the ifb of an attachment whose port has gone, as DEL would, and
-// a promoted tap that no VMM has open.
+// RemoveOrphan deletes what is left of an attachment whose port has gone, as DEL would:
+// the ifb, a promoted tap that no VMM has open, and entries that have moved. With the
+// port its record has gone: DEL knows nothing of those any more.
 func (s *Site) RemoveOrphan(a port.Attachment) error {
 	unlock, err := lockWithin(a.Bridge, repairWait)
 	if err != nil {
@@ -230,5 +231,10 @@ func (s *Site) RemoveOrphan(a port.Attachment) error {
 	if _, there, err := find(s.host, a.PortName()); err != nil || there {
 		return err
 	}
-	return errors.Join(s.removeAbandoned(a), s.removeIFB(a.ID))
+	err = errors.Join(s.removeAbandoned(a), s.removeIFB(a.ID))
+	br, findErr := bridge.Find(s.host, a.Bridge)
+	if errors.Is(findErr, bridge.ErrNotFound) || errors.Is(findErr, bridge.ErrNotBridge) {
+		return err
+	}
+	return errors.Join(err, findErr, s.removeMovedEntries(a, br.Index))
 }
