@@ -99,15 +99,26 @@ func turnOn(c *rtnl.Conn, file string, undo *Undo) error {
 	}
 	for _, pattern := range []string{"conf/*/forwarding", "conf/all/accept_redirects"} {
 		files, _ := filepath.Glob(root + pattern) // the pattern is well-formed
-		for _, f := range files {
-			was, err := read(f)
-			if err != nil {
-				return err
-			}
-			undo.will(func() error { return restore(f, was) })
+		if err := remember(files, undo); err != nil {
+			return err
 		}
 	}
 	return set(file, "1", undo)
+}
+
+// remember does without a device that has gone since the files were listed.
+func remember(files []string, undo *Undo) error {
+	for _, f := range files {
+		was, err := read(f)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		undo.will(func() error { return restore(f, was) })
+	}
+	return nil
 }
 
 // keepsRoutes refuses to turn IPv6 forwarding on while a default route depends on
@@ -126,14 +137,26 @@ func keepsRoutes(c *rtnl.Conn) error {
 		if r.Dst != nil && !r.Dst.IP.IsUnspecified() {
 			continue
 		}
-		l, err := c.LinkAt(r.LinkIndex)
-		if err != nil {
+		if err := keepsDefault(c, r.LinkIndex); err != nil {
 			return err
 		}
-		if accept, err := read(ipv6 + "conf/" + l.Name + "/accept_ra"); err != nil || accept != "2" {
-			return errors.Join(err, fmt.Errorf("%w: IPv6 forwarding would cost the node its default route, which it has from router advertisements on %q: "+
-				"sysctl -w net/ipv6/conf/%s/accept_ra=2", ErrAddress, l.Name, shell.Word(l.Name)))
-		}
+	}
+	return nil
+}
+
+// keepsDefault is keepsRoutes for a default route by way of that device. One that has
+// gone took the route along.
+func keepsDefault(c *rtnl.Conn, index int) error {
+	l, err := c.LinkAt(index)
+	if rtnl.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if accept, err := read(ipv6 + "conf/" + l.Name + "/accept_ra"); err != nil || accept != "2" {
+		return errors.Join(err, fmt.Errorf("%w: IPv6 forwarding would cost the node its default route, which it has from router advertisements on %q: "+
+			"sysctl -w net/ipv6/conf/%s/accept_ra=2", ErrAddress, l.Name, shell.Word(l.Name)))
 	}
 	return nil
 }
@@ -149,17 +172,27 @@ func set(file, value string, undo *Undo) error {
 		return err
 	}
 	undo.will(func() error { return restore(file, was) })
-	return os.WriteFile(file, []byte(value), 0)
+	return write(file, value)
+}
+
+// write makes no file: the kernel would call that forbidden where a device has gone.
+func write(file, value string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
 }
 
 // restore does without a device that is gone.
 func restore(file, was string) error {
 	now, err := read(file)
+	if err == nil && now != was {
+		err = write(file, was)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil || now == was {
-		return err
-	}
-	return os.WriteFile(file, []byte(was), 0)
+	return err
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"io/fs"
 	"net/netip"
 	"strings"
 	"testing"
@@ -189,6 +190,40 @@ func TestForward(t *testing.T) {
 			n.wantWorld(before, "after Undo")
 		})
 	}
+}
+
+// A device that goes while the node is made to forward, or before that is taken back,
+// is no error; what is left is restored.
+func TestForwardBesideADeviceThatGoes(t *testing.T) {
+	n := newNode(t)
+	n.sh("ip link add goes type veth peer name left; sysctl -qw net.ipv4.conf.br0.forwarding=1")
+	n.inside(func(conn *rtnl.Conn, _ Device) {
+		var files []string
+		for _, device := range []string{"gone", "goes", "br0"} {
+			files = append(files, ipv4+"conf/"+device+"/forwarding")
+		}
+		var undo Undo
+		if err := remember(files, &undo); err != nil || len(undo) != 2 {
+			t.Errorf("%d remembered, %v", len(undo), err)
+		}
+		goes, err := conn.LinkNamed("goes")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.sh("ip link del goes; sysctl -qw net.ipv4.conf.br0.forwarding=0")
+		if err := undo.Run(); err != nil {
+			t.Error(err)
+		}
+		if now, err := read(files[2]); now != "1" {
+			t.Errorf("br0 is %q, %v", now, err)
+		}
+		if err := write(files[1], "1"); !errors.Is(err, fs.ErrNotExist) { // by when it went after the look of restore
+			t.Error(err)
+		}
+		if err := keepsDefault(conn, goes.Index); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // What Assign and Forward have changed before they panic is undone, also when
