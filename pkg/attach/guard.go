@@ -1,7 +1,9 @@
 package attach
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/guard"
@@ -15,18 +17,21 @@ func (w *work) closePort() error {
 }
 
 // Admit lets the guest of a guarded port use the addresses of a guard.List, also where
-// its tap is the port by now. Error: ErrBusy.
+// its tap is the port by now. A DEL that removes the port after the look forgets it under
+// the lock. Error: ErrBusy.
 func (s *Site) Admit(a port.Attachment, list string) error {
-	_, promoted, err := s.promoted(a)
-	if err != nil {
-		return err
-	}
 	return exclusively(guardLock, func() error {
-		err := guard.Admit(s.host, a.PortName(), list)
-		if err == nil && promoted {
-			err = guard.Admit(s.host, a.PromotedName(), list)
+		if _, there, err := s.portOf(a.ID); err != nil || !there {
+			return cmp.Or(err, fmt.Errorf("port %q has gone while it was made: by a DEL, or with the pod", a.PortName()))
 		}
-		return err
+		_, promoted, err := s.promoted(a)
+		if err != nil {
+			return err
+		}
+		if err := guard.Admit(s.host, a.PortName(), a.Guest, list); err != nil || !promoted {
+			return err
+		}
+		return guard.Admit(s.host, a.PromotedName(), a.Guest, list)
 	})
 }
 

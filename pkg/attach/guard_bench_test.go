@@ -72,7 +72,7 @@ func BenchmarkGuard(b *testing.B) {
 		const name = "tbffffffffffff"
 		add := func(b *testing.B, c *rtnl.Conn) {
 			must(b, guard.Close(c, name, mac.Addr{2, 1}, ""))
-			must(b, guard.Admit(c, name, "10.0.0.2 fd00::2 fe80::1"))
+			must(b, guard.Admit(c, name, mac.Addr{2, 1}, "10.0.0.2 fd00::2 fe80::1"))
 		}
 		n.guards(b, func(c *rtnl.Conn) {
 			b.Run(fmt.Sprintf("ADD and DEL beside %d", others), func(b *testing.B) {

@@ -45,6 +45,62 @@ func TestInspectGuard(t *testing.T) {
 	})
 }
 
+// The addresses that ADD tells while a repair of the rules is under way stand: the
+// agent has looked before that.
+func TestAdmittedDuringARepair(t *testing.T) {
+	eachMode(t, func(n *node, a port.Attachment) {
+		n.mustApply(a)
+		for _, spoil := range []string{"nft add rule bridge tapbridge guests accept", "nft flush ruleset"} {
+			n.hostRun(spoil)
+			n.site(func(agent *Site) {
+				p, _, err := agent.Named(a.PortName())
+				if err != nil {
+					n.Fatal(err)
+				}
+				err = agent.standing(p, HostSide, func(r *repairs, found []string) error {
+					if len(found) == 0 {
+						n.Errorf("%s: nothing is found", spoil)
+					}
+					n.site(func(plugin *Site) {
+						if err := plugin.Admit(a, "10.0.0.2"); err != nil {
+							n.Error(err)
+						}
+					})
+					return r.repair()
+				})
+				if err != nil {
+					n.Errorf("%s: %v", spoil, err)
+				}
+				want := guard.Of(a.Guest)
+				want.Addresses = "10.0.0.2"
+				if all, err := agent.observeGuards(); err != nil || all[a.PortName()] != want {
+					n.Errorf("%s: guard is %+v, want %+v; %v", spoil, all[a.PortName()], want, err)
+				}
+				if err := guard.Close(agent.host, a.PortName(), a.Guest, ""); err != nil {
+					n.Fatal(err)
+				}
+			})
+		}
+	})
+}
+
+// Nobody is guarded who has gone: the guard of a port that a DEL has removed would stay.
+func TestAdmitOfAGonePort(t *testing.T) {
+	eachMode(t, func(n *node, a port.Attachment) {
+		before := n.world()
+		n.mustApply(a)
+		if err := n.remove(a.ID); err != nil {
+			n.Fatal(err)
+		}
+		n.site(func(s *Site) {
+			if err := s.Admit(a, "10.0.0.2"); err == nil || !strings.Contains(err.Error(), "has gone") {
+				n.Errorf("admitted: %v", err)
+			}
+		})
+		n.wantWorld(before, "after DEL")
+	})
+}
+
 // A port that goes with the pod's namespace leaves its guard to the next GC, of any
 // network, which keeps that of every port that is there.
 func TestGuardOfGonePorts(t *testing.T) {
@@ -81,6 +137,7 @@ func TestGuardsInParallel(t *testing.T) {
 				a.ContainerID, a.Guest[5] = fmt.Sprint(i), byte(i)
 				w := newWork(s, a, bridge.Bridge{})
 				for range 5 {
+					n.hostRun(fmt.Sprintf("ip link add %s group %d type veth peer name peer%d", a.PortName(), a.Group(), i))
 					want := guard.Of(a.Guest)
 					want.Addresses = "10.0.0.2"
 					if err := errors.Join(w.closePort(), s.Admit(a, want.Addresses)); err != nil {

@@ -205,11 +205,12 @@ func (r *repairs) redivert() error {
 // them, they are not made up: the guest would be mute, or somebody else. DEL takes no
 // lock for the bridge: a port that it has removed meanwhile is forgotten again.
 func (r *repairs) reguard() error {
-	if cmp.Or(r.p.Seen, r.got.Guard) == nil {
-		return fmt.Errorf("guard of port %q: which addresses the guest had is not known any more: delete its pod, or DEL and ADD", r.want.Name)
-	}
 	return exclusively(guardLock, func() error {
-		if err := guard.Close(r.host, r.want.Name, r.a.Guest, r.want.Guard.Addresses); err != nil {
+		list, err := r.addresses()
+		if err != nil {
+			return err
+		}
+		if err := guard.Close(r.host, r.want.Name, r.a.Guest, list); err != nil {
 			return err
 		}
 		if _, err := r.host.LinkAt(r.port); err != nil {
@@ -217,6 +218,24 @@ func (r *repairs) reguard() error {
 		}
 		return nil
 	})
+}
+
+// addresses are those that the guest has, which ADD may have told since the look: Admit
+// waits for no repair. A promoted tap has those of the port that it stands in for.
+func (r *repairs) addresses() (string, error) {
+	now, err := guard.Observe(r.host)
+	if err != nil {
+		return "", err
+	}
+	list, seen := r.want.Guard.Addresses, r.p.Seen != nil
+	for _, name := range []string{r.want.Name, r.a.PortName()} {
+		g, there := now[name]
+		list, seen = cmp.Or(list, g.Addresses), seen || there
+	}
+	if !seen {
+		return "", fmt.Errorf("guard of port %q: which addresses the guest had is not known any more: delete its pod, or DEL and ADD", r.want.Name)
+	}
+	return list, nil
 }
 
 // RemoveOrphan deletes what is left of an attachment whose port has gone, as DEL would:

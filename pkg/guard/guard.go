@@ -67,11 +67,10 @@ func Close(c *rtnl.Conn, port string, guest mac.Addr, list string) error {
 	if err != nil {
 		return err
 	}
-	elements, err := addressesOf(port, list)
+	elements, err := elementsFor(port, guest, list)
 	if err != nil {
 		return fmt.Errorf("guard port %q: %w", port, err)
 	}
-	elements = append(elements, element{ports, name(port)}, element{macs, name(port) + string(guest[:]) + "\x00\x00"})
 	changes := func() []*nl.NetlinkRequest { return slices.Concat(remove(stale), add(elements)) }
 	ready, err := whole(c)
 	if err != nil {
@@ -108,13 +107,16 @@ func unsupported(err error) error {
 	return err
 }
 
-// Admit lets a guest behind a port that Close has been called for use the
-// addresses of a List; none for an empty one.
-func Admit(c *rtnl.Conn, port, list string) error {
-	elements, err := addressesOf(port, list)
-	if len(elements) > 0 && err == nil {
-		elements = append(elements, element{ports, name(port)}) // there; else it would be found by nobody
+// Admit is Close for a port that Close has been called for: it only adds, all of the
+// port and in one transaction, and asks the kernel nothing before. Should somebody have
+// flushed the table meanwhile, it is Close.
+func Admit(c *rtnl.Conn, port string, guest mac.Addr, list string) error {
+	elements, err := elementsFor(port, guest, list)
+	if err == nil {
 		err = nft.Commit(namespace(c), add(elements)...)
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return Close(c, port, guest, list)
 	}
 	if err != nil {
 		return fmt.Errorf("admit addresses of port %q: %w", port, err)
@@ -122,7 +124,9 @@ func Admit(c *rtnl.Conn, port, list string) error {
 	return nil
 }
 
-func addressesOf(port, list string) (elements []element, err error) {
+// elementsFor are all of a port.
+func elementsFor(port string, guest mac.Addr, list string) ([]element, error) {
+	elements := []element{{ports, name(port)}, {macs, name(port) + string(guest[:]) + "\x00\x00"}}
 	for _, word := range strings.Fields(list) {
 		a, err := netip.ParseAddr(word)
 		if err != nil {

@@ -93,7 +93,7 @@ func TestRemoveLeavesNothing(t *testing.T) {
 		open.Addresses = list
 		return errors.Join(
 			Close(c, one, guest, ""), n.want(c, Observed{one: closed}),
-			Admit(c, one, list), n.want(c, Observed{one: open}),
+			Admit(c, one, guest, list), n.want(c, Observed{one: open}),
 			Close(c, other, guest, ""), n.want(c, Observed{one: open, other: closed}),
 			Remove(c, one), n.want(c, Observed{other: closed}),
 			Remove(c, one), n.want(c, Observed{other: closed}),
@@ -104,12 +104,34 @@ func TestRemoveLeavesNothing(t *testing.T) {
 	}
 }
 
+// Whoever flushes the ruleset between Close and Admit takes nothing from the guest, also
+// where another port has brought the table back.
+func TestAdmitAfterAFlush(t *testing.T) {
+	for name, comesBack := range map[string]bool{"flushed": false, "and back with another port": true} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			n.inside(func(c *rtnl.Conn) error {
+				open := Of(guest)
+				open.Addresses = "10.0.0.2"
+				want := Observed{one: open}
+				err := Close(c, one, guest, "")
+				n.nft("flush ruleset")
+				if comesBack {
+					want[other] = Of(guest)
+					err = errors.Join(err, Close(c, other, guest, ""))
+				}
+				return errors.Join(err, Admit(c, one, guest, open.Addresses), n.want(c, want))
+			})
+		})
+	}
+}
+
 // The addresses of an earlier port of the name do not pass on to the next.
 func TestCloseForgetsAnEarlierPort(t *testing.T) {
 	n := newNode(t)
 	n.inside(func(c *rtnl.Conn) error {
 		return errors.Join(
-			Close(c, one, mac.Addr{2, 0, 0, 0, 0, 1}, ""), Admit(c, one, "10.0.0.2 fd00::2"),
+			Close(c, one, mac.Addr{2, 0, 0, 0, 0, 1}, ""), Admit(c, one, mac.Addr{2, 0, 0, 0, 0, 1}, "10.0.0.2 fd00::2"),
 			Close(c, one, guest, ""), n.want(c, Observed{one: Of(guest)}))
 	})
 }
@@ -130,7 +152,7 @@ func TestCloseMendsTheRules(t *testing.T) {
 			spoilt := open
 			spoilt.Whole = false
 			n.inside(func(c *rtnl.Conn) error {
-				err := errors.Join(Close(c, one, guest, ""), Admit(c, one, "10.0.0.2"))
+				err := errors.Join(Close(c, one, guest, ""), Admit(c, one, guest, "10.0.0.2"))
 				n.nft(spoil)
 				return errors.Join(err, n.want(c, Observed{one: spoilt}), Close(c, other, guest, ""), n.want(c, Observed{one: open, other: Of(guest)}))
 			})
@@ -154,7 +176,7 @@ func TestTableComesAndGoesAtOnce(t *testing.T) {
 		before := generation()
 		err := Close(c, one, guest, "")
 		closed := generation()
-		err = errors.Join(err, Admit(c, one, "10.0.0.2 fd00::2"), Remove(c, one))
+		err = errors.Join(err, Admit(c, one, guest, "10.0.0.2 fd00::2"), Remove(c, one))
 		if removed := generation(); closed != before+1 || removed != closed+2 {
 			t.Errorf("generations are %d, %d with the port, %d without", before, closed, removed)
 		}
