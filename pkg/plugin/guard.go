@@ -6,25 +6,10 @@ import (
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
-	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/config"
 	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/mac"
-	"github.com/tapbridge/tapbridge/pkg/port"
 )
-
-// admit lets the guest of a guarded port use the addresses that it was given. In
-// mode veth it is called before the pod announces them.
-func admit(site *attach.Site, a port.Attachment, given []*types100.IPConfig) error {
-	if !a.Guarded {
-		return nil
-	}
-	list, err := guarded(a.Guest, given)
-	if err != nil {
-		return err
-	}
-	return site.Admit(a, list)
-}
 
 // guarded are the addresses from which the guest may speak.
 func guarded(guest mac.Addr, given []*types100.IPConfig) (string, error) {

@@ -16,6 +16,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"github.com/tapbridge/tapbridge/pkg/address"
 	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/config"
 	"github.com/tapbridge/tapbridge/pkg/port"
@@ -83,10 +84,15 @@ func (r *request) delegated(ctx context.Context, call func(context.Context, stri
 	if name == "" {
 		return nil
 	}
-	if err := call(ctx, name, r.stdin, &delegate{stderr: r.stderr}); err != nil {
-		return fmt.Errorf("IPAM delegate %q: %w", name, err)
+	return ofDelegate(name, call(ctx, name, r.stdin, &delegate{stderr: r.stderr}))
+}
+
+// ofDelegate names the delegate in an error that is its own, or about its answer.
+func ofDelegate(name string, err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("IPAM delegate %q: %w", name, err)
 }
 
 func (r *request) ipamDel() error { return r.delegated(context.Background(), invoke.DelegateDel) }
@@ -109,59 +115,79 @@ func (r *request) ipamStatus() error {
 // the delegate was called, it is told to forget them.
 func (r *request) ipamAdd(site *attach.Site, c *config.Config, a port.Attachment, result *types100.Result) error {
 	err := attach.Recover(func() error {
-		answer, err := invoke.DelegateAdd(context.Background(), c.IPAM, r.stdin, &delegate{stderr: r.stderr})
+		given, err := r.ask(c, a)
 		if err != nil {
-			return err
+			return ofDelegate(c.IPAM, err)
 		}
-		return r.adopt(site, c, a, answer, result)
+		return r.adopt(site, c, a, given, result)
 	})
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("IPAM delegate %q: %w", c.IPAM, err)
 	if del := r.ipamDel(); del != nil && del.Error() != err.Error() { // a missing delegate says it twice
 		return errors.Join(err, del)
 	}
 	return err
 }
 
-// adopt takes the delegate's answer into the result. In mode veth the pod gets
-// the addresses; a guest gives them to itself.
-func (r *request) adopt(site *attach.Site, c *config.Config, a port.Attachment, answer types.Result, result *types100.Result) error {
-	if err := config.CheckLists(answer); err != nil {
-		return err
-	}
-	given, err := types100.NewResultFromResult(answer)
+// given is a delegate's answer, and what it means for the port.
+type given struct {
+	*types100.Result
+	guard string       // the guest's addresses, see guard.List; "" without ipSpoofChk
+	pod   address.Wish // of the pod interface, in mode veth
+}
+
+// ask refuses an answer that is not what the attachment needs.
+func (r *request) ask(c *config.Config, a port.Attachment) (g given, err error) {
+	answer, err := invoke.DelegateAdd(context.Background(), c.IPAM, r.stdin, &delegate{stderr: r.stderr})
 	if err != nil {
-		return err
+		return g, err
 	}
-	if err := c.Gateway.Complete(given); err != nil {
-		return err
+	if err := config.CheckLists(answer); err != nil {
+		return g, err
+	}
+	if g.Result, err = types100.NewResultFromResult(answer); err != nil {
+		return g, err
+	}
+	if err := c.Gateway.Complete(g.Result); err != nil {
+		return g, err
 	}
 	if c.VMConf {
-		if err := checkVMAddress(given.IPs); err != nil {
-			return err
+		if err := checkVMAddress(g.IPs); err != nil {
+			return g, err
 		}
 	}
-	if err := admit(site, a, given.IPs); err != nil {
-		return err
-	}
-	for _, i := range given.IPs { // the last interface is the guest's
-		i.Interface = types100.Int(len(result.Interfaces) - 1)
+	if a.Guarded {
+		if g.guard, err = guarded(a.Guest, g.IPs); err != nil {
+			return g, err
+		}
 	}
 	if c.Mode == port.Veth {
-		wish, err := config.Addressing(given.IPs, given.Routes)
-		if err == nil {
-			err = site.Address(r.ifName, wish)
-		}
-		if err != nil {
+		g.pod, err = config.Addressing(g.IPs, g.Routes)
+	}
+	return g, err
+}
+
+// adopt takes the delegate's answer into the result. In mode veth the pod gets the
+// addresses, when its guest may use them; a guest gives them to itself.
+func (r *request) adopt(site *attach.Site, c *config.Config, a port.Attachment, g given, result *types100.Result) error {
+	if a.Guarded {
+		if err := site.Admit(a, g.guard); err != nil {
 			return err
 		}
 	}
-	result.IPs = append(result.IPs, given.IPs...)
-	result.Routes = append(result.Routes, given.Routes...)
-	if c.DNS.IsEmpty() && !given.DNS.IsEmpty() {
-		result.DNS = given.DNS
+	if c.Mode == port.Veth {
+		if err := site.Address(r.ifName, g.pod); err != nil {
+			return err
+		}
+	}
+	for _, i := range g.IPs { // the last interface is the guest's
+		i.Interface = types100.Int(len(result.Interfaces) - 1)
+	}
+	result.IPs = append(result.IPs, g.IPs...)
+	result.Routes = append(result.Routes, g.Routes...)
+	if c.DNS.IsEmpty() && !g.DNS.IsEmpty() {
+		result.DNS = g.DNS
 	}
 	return nil
 }
