@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -107,5 +108,26 @@ func TestArguments(t *testing.T) {
 		if code := run(context.Background(), c.args, &out, &out); code != c.code || !strings.Contains(out.String(), c.says) {
 			t.Errorf("%q: exit code %d, want %d: %s", c.args, code, c.code, out.String())
 		}
+	}
+}
+
+// An agent whose lock file somebody has removed ends, and says so: no ADD hears of it any
+// more.
+func TestRemovedLockFileEndsIt(t *testing.T) {
+	t.Parallel()
+	p := &agentProcess{Cmd: nstest.New(t).Command("unshare", "--mount", "sh", "-c", `mount -t tmpfs tmpfs /run && exec "$0" -interval 1s -metrics ""`, os.Args[0])}
+	p.Env = append(os.Environ(), asAgent+"=1")
+	p.Stderr = &p.log
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Process.Kill() })
+	p.awaitStart(t)
+	if err := os.Remove(fmt.Sprintf("/proc/%d/root/run/tapbridge.lock", p.Process.Pid)); err != nil {
+		t.Fatal(err)
+	}
+	_ = p.Wait()
+	if code, said := p.ProcessState.ExitCode(), p.log.String(); code != failed || !strings.Contains(said, "/run/tapbridge.lock has been removed") {
+		t.Errorf("code %d, want %d: %s", code, failed, said)
 	}
 }

@@ -50,9 +50,9 @@ func TestFollowWithoutAnAgent(t *testing.T) {
 		t.Errorf("doctor:\n%s", stdout)
 	}
 
-	var release func() error
+	var agent *attach.Presence
 	var err error
-	host.Do(func() { release, err = attach.AnnounceAgent() })
+	host.Do(func() { agent, err = attach.AnnounceAgent() })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestFollowWithoutAnAgent(t *testing.T) {
 		}
 	}
 	ports(allRight, "waiting", false)
-	if err := release(); err != nil {
+	if err := agent.Close(); err != nil {
 		t.Fatal(err)
 	}
 	ports(somethingIs, "waiting", true)

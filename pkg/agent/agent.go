@@ -67,12 +67,12 @@ func Run(ctx context.Context, o Options) error {
 	if another, err := attach.AgentRuns(); err == nil && another && !o.ObserveOnly {
 		o.Log.Warn("another agent keeps the ports of this network namespace: end one of them, or run this one with -observe-only")
 	}
+	var presence *attach.Presence
 	if !o.ObserveOnly {
-		release, err := promise()
-		if err != nil {
+		if presence, err = promise(); err != nil {
 			return errors.Join(err, events.Close())
 		}
-		defer release()
+		defer presence.Close()
 	}
 	heard := hear(events)
 	defer func() {
@@ -81,6 +81,7 @@ func Run(ctx context.Context, o Options) error {
 		}
 	}()
 	k := newKeeper(site, o)
+	k.presence = presence
 	defer k.follower.close()
 	err = k.run(ctx, heard)
 	o.Log.Info("ended", "ports", len(k.ports), "repairs", k.repairs, "activations", k.activations, "withdrawals", k.withdrawals, "foreign", k.foreign, "promotions", k.promotions, "demotions", k.demotions)
@@ -128,6 +129,9 @@ func (k *keeper) run(ctx context.Context, heard <-chan hearing) error {
 		case <-ctx.Done():
 			return nil
 		case <-all.C:
+			if err := k.presence.Check(); err != nil {
+				return err
+			}
 			k.compareAll(false)
 		case <-k.overdue:
 			k.compareAll(false)

@@ -21,6 +21,8 @@ type follower struct {
 	strangers map[string]int // that have spoken since the port waits, by its name
 	states    map[string]attach.State
 
+	presence *attach.Presence // nil: nobody may rely on us
+
 	activations, withdrawals int
 	foreign                  int // times that another address than the guest's has spoken on a port that waits
 }
@@ -34,7 +36,7 @@ type voice struct {
 
 // promise lets the plugin rely on us, which needs CAP_NET_RAW for guests on locked
 // ports.
-func promise() (release func() error, err error) {
+func promise() (*attach.Presence, error) {
 	const loopback = 1 // any device will do
 	e, err := openEar(loopback, mac.Addr{})
 	if err != nil {

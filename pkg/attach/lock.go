@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,18 +31,21 @@ const (
 	guardLock   = "/guard"   // the sets of all guarded ports
 )
 
+// errRemoved says that a lock excludes nobody who comes now.
+var errRemoved = errors.New(lockFile + " has been removed while it was in use, and others lock another file by now: start this program again")
+
 // lock keeps two ADDs on one bridge from deciding at the same time who has a MAC
 // address; name is the bridge's, or one of the above. The kernel drops it with the
 // process, however that ends. ErrBusy when it cannot be had within lockWait.
 func lock(name string) (unlock func() error, err error) {
-	return lockWithin(name, lockWait)
+	return acquire(name, func(f *os.File, at int64) error { return queue(f, at, lockWait) })
 }
 
 // exclusively does something while nobody else holds the lock of that name. Where
 // nothing can be locked, for want of a writable /run, nobody does.
 func exclusively(name string, do func() error) error {
 	unlock, err := lock(name)
-	if errors.Is(err, ErrBusy) {
+	if errors.Is(err, ErrBusy) || errors.Is(err, errRemoved) {
 		return err
 	}
 	if err == nil {
@@ -62,20 +66,72 @@ func (s *Site) Calmly(bridge string, look func() error) error {
 	return look()
 }
 
+// lockWithin is lock for a program that goes on when it has waited that long.
 func lockWithin(name string, wait time.Duration) (unlock func() error, err error) {
-	fd, err := unix.Open(lockFile, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock %s: open %s: %w", locked(name), lockFile, err)
+	return acquire(name, func(f *os.File, at int64) error { return poll(f, at, wait) })
+}
+
+// acquire begins again where the file was removed while it waited.
+func acquire(name string, wait func(f *os.File, at int64) error) (unlock func() error, err error) {
+	const attempts = 10
+	for range attempts {
+		var f *os.File
+		if f, err = acquireOnce(name, wait); err == nil {
+			return f.Close, nil
+		}
+		if !errors.Is(err, errRemoved) {
+			break
+		}
 	}
-	f := os.NewFile(uintptr(fd), lockFile)
+	return nil, fmt.Errorf("lock %s: %w", locked(name), err)
+}
+
+func acquireOnce(name string, wait func(f *os.File, at int64) error) (*os.File, error) {
+	f, err := openLocks()
+	if err != nil {
+		return nil, err
+	}
 	at, err := offset(name)
 	if err == nil {
-		err = hold(f, at, wait)
+		err = wait(f, at)
+	}
+	if err == nil {
+		err = linked(f)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", locked(name), err), f.Close())
+		return nil, errors.Join(err, f.Close())
 	}
-	return f.Close, nil
+	return f, nil
+}
+
+// openLocks makes the file if need be. Where it is an empty directory, that is what
+// containerd has made for the agent's mount when there was no file
+// (pkg/cri, WithMounts).
+func openLocks() (*os.File, error) {
+	open := func() (int, error) {
+		return unix.Open(lockFile, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	}
+	fd, err := open()
+	if errors.Is(err, unix.EISDIR) {
+		_ = unix.Rmdir(lockFile) // or somebody else has
+		fd, err = open()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", lockFile, err)
+	}
+	return os.NewFile(uintptr(fd), lockFile), nil
+}
+
+// linked is errRemoved where nobody can open the file any more.
+func linked(f *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return fmt.Errorf("look at %s: %w", lockFile, err)
+	}
+	if st.Nlink == 0 {
+		return errRemoved
+	}
+	return nil
 }
 
 func locked(name string) string {
@@ -102,20 +158,47 @@ func offset(name string) (int64, error) {
 	return int64(h.Sum64() >> 1), nil
 }
 
-// hold takes the lock if it is free. Otherwise it waits in the kernel, in a
-// goroutine that ends with the process when the wait is given up.
-func hold(f *os.File, at int64, wait time.Duration) error {
+// queued is true while somebody of this process waits in the kernel.
+var queued atomic.Bool
+
+// queue takes the lock if it is free. Otherwise it waits in the kernel, where nobody is
+// overtaken. A wait that is given up leaves a thread there until the lock is free; so
+// that a program that goes on does not collect them, only one waits like that.
+func queue(f *os.File, at int64, wait time.Duration) error {
 	if err := setLock(f, unix.F_OFD_SETLK, at); !errors.Is(err, unix.EAGAIN) {
 		return err
 	}
+	if !queued.CompareAndSwap(false, true) {
+		return poll(f, at, wait)
+	}
 	got := make(chan error, 1)
-	go func() { got <- setLock(f, unix.F_OFD_SETLKW, at) }()
+	go func() {
+		defer queued.Store(false)
+		got <- setLock(f, unix.F_OFD_SETLKW, at)
+	}()
 	select {
 	case err := <-got:
 		return err
 	case <-time.After(wait):
-		return fmt.Errorf("another process has held it for %v: %w", wait, ErrBusy)
+		return heldFor(wait)
 	}
+}
+
+// poll is queue without a trace, for a short wait.
+func poll(f *os.File, at int64, wait time.Duration) error {
+	const pause = 10 * time.Millisecond
+	for end := time.Now().Add(wait); ; time.Sleep(pause) {
+		if err := setLock(f, unix.F_OFD_SETLK, at); !errors.Is(err, unix.EAGAIN) {
+			return err
+		}
+		if time.Now().After(end) {
+			return heldFor(wait)
+		}
+	}
+}
+
+func heldFor(wait time.Duration) error {
+	return fmt.Errorf("another process has held it for %v: %w", wait, ErrBusy)
 }
 
 // setLock takes an open file description lock: unlike those of a process, it

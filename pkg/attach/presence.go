@@ -13,11 +13,14 @@ import (
 // in each network namespace another one; no bridge can have it.
 const agents = "/agent"
 
+// Presence is an agent's word that it is there.
+type Presence struct{ file *os.File }
+
 // AnnounceAgent tells everybody in this network namespace that there is an agent, until
-// release or the end of the process: the kernel drops the lock, however that ends.
+// Close or the end of the process: the kernel drops the lock, however that ends.
 // Several agents can tell so.
-func AnnounceAgent() (release func() error, err error) {
-	f, err := os.OpenFile(lockFile, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+func AnnounceAgent() (*Presence, error) {
+	f, err := openLocks()
 	if err != nil {
 		return nil, fmt.Errorf("tell that guests are followed: %w", err)
 	}
@@ -29,8 +32,21 @@ func AnnounceAgent() (release func() error, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("tell that guests are followed: lock %q: %w", lockFile, err), f.Close())
 	}
-	return f.Close, nil
+	return &Presence{f}, nil
 }
+
+// Check says when nobody hears of the agent any more, because somebody has removed the
+// file. In a container, where the file itself is mounted, its locks exclude nobody
+// either: only a new container gets the new one.
+func (p *Presence) Check() error {
+	if p == nil {
+		return nil // it has not been given
+	}
+	return linked(p.file)
+}
+
+// Close takes the word back.
+func (p *Presence) Close() error { return p.file.Close() }
 
 // AgentRuns reports whether an agent follows the guests of this network namespace.
 func AgentRuns() (bool, error) {
