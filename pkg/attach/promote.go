@@ -163,7 +163,22 @@ func (r *repairs) toHost() error {
 	if err := r.pod.Move(t.Index, r.host, r.a.PromotedName()); err != nil {
 		return fmt.Errorf("move tap %q to the host: %w", t.Name, err)
 	}
-	return nil
+	l, there, err := find(r.host, r.a.PromotedName())
+	if there && !(isTap(l) && ours(l, r.a.ID)) {
+		return r.sendBack(l)
+	}
+	return err
+}
+
+// sendBack returns what somebody in the pod has put in the place of the tap after the
+// comparison: as no port of ours, it would stay on the host for ever. Where both its
+// names are taken in the pod again, it is deleted.
+func (r *repairs) sendBack(l rtnl.Link) error {
+	err := r.host.Move(l.Index, r.pod, r.a.TapName())
+	if err != nil {
+		err = ignoreMissing(r.host.Delete(l.Index))
+	}
+	return errors.Join(fmt.Errorf("%w: somebody in the pod has put another device in the place of tap %q", ErrUnfit, r.a.TapName()), err)
 }
 
 // takeOver makes the port of the tap as repair would: it is up last.

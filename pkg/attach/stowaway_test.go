@@ -1,6 +1,7 @@
 package attach
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -41,6 +42,60 @@ func TestNothingComesAlong(t *testing.T) {
 			}
 			n.wantWorld(before, "refused,")
 			guest.Close()
+		})
+	}
+}
+
+// What the pod has put in the place of the tap since the comparison does not stay on the
+// host, whatever it says of itself.
+func TestAnotherDeviceIsSentBack(t *testing.T) {
+	for what, place := range map[string]string{
+		"a device":               "ip link add TAP type veth peer name peer",
+		"one of a kind of ours":  "ip link add TAP group GROUP type veth peer name peer",
+		"a stranger's tap":       "ip tuntap add TAP mode tap",
+		"the tap, in other garb": "ip link set old name TAP alias mine group 7",
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			n, a := newNode(t), promotable()
+			n.mustApply(a)
+			guest := n.vmm(a, n.pod, a.TapName(), a.PortName())
+			defer guest.Close()
+			n.site(func(s *Site) {
+				p, _, err := s.Named(a.PortName())
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = s.standing(p, HostSide, func(r *repairs, found []string) error {
+					if err := r.fit(found); err != nil {
+						t.Fatal(err)
+					}
+					words := strings.NewReplacer("TAP", a.TapName(), "GROUP", fmt.Sprint(a.Group())).Replace(place)
+					n.pod.Run(t, "sh", "-ec", "ip link set "+a.TapName()+" down; ip link set "+a.TapName()+" name old; "+words)
+					host := nstest.World(n.host)
+					if err := r.toHost(); !errors.Is(err, ErrUnfit) {
+						t.Errorf("moved: %v, want %v", err, ErrUnfit)
+					}
+					if diff := nstest.Diff(host, nstest.World(n.host)); diff != "" {
+						t.Errorf("on the host:\n%s", diff)
+					}
+					n.pod.Run(t, "ip", "link", "add", a.PromotedName(), "type", "ifb") // TAP is there as well
+					before := n.world()
+					n.hostRun("ip link add " + a.PromotedName() + " type ifb")
+					l, err := s.host.LinkNamed(a.PromotedName())
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := r.sendBack(l); !errors.Is(err, ErrUnfit) {
+						t.Error(err)
+					}
+					n.wantWorld(before, "with its names taken,")
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
 		})
 	}
 }
