@@ -8,6 +8,7 @@ import (
 
 	"github.com/tapbridge/tapbridge/internal/nstest"
 	"github.com/tapbridge/tapbridge/pkg/doctor"
+	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
 // patient is a node with a bridge, an uplink and one guest in a pod where a
@@ -103,6 +104,30 @@ func TestDoctorFindsLeftovers(t *testing.T) {
 	if code != 1 || len(found) != 1 || !strings.Contains(found[0].Says, "no process is left in the pod of container 4f5c") ||
 		!strings.Contains(found[0].Remedy, "CNI_COMMAND=DEL CNI_CONTAINERID=4f5c CNI_IFNAME=net1 tapbridge") {
 		t.Errorf("code %d, %+v", code, found)
+	}
+}
+
+// A container id that is too long for the record cannot be told, and no DEL would take its
+// hash: the command for it does without.
+func TestDoctorRemovesAHashedLeftover(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t)
+	id := port.ID{ContainerID: strings.Repeat("4f", 100), IfName: "net7"}
+	env := map[string]string{"CNI_COMMAND": "ADD", "CNI_CONTAINERID": id.ContainerID, "CNI_NETNS": p.pod.Path, "CNI_IFNAME": id.IfName}
+	if code, stdout, _ := call(p.host, env, `{"cniVersion":"1.1.0","name":"vms","bridge":"br0"}`); code != 0 {
+		t.Fatalf("ADD: %s", stdout)
+	}
+	p.leave()
+	found, _ := p.findings(doctor.Bad)
+	remedy := "ip link del " + id.PortName()
+	if !slices.ContainsFunc(found, func(f doctor.Finding) bool {
+		return f.Object == "port "+id.PortName() && strings.Contains(f.Remedy, remedy+";") && !strings.Contains(f.Remedy, "CNI_CONTAINERID")
+	}) {
+		t.Errorf("no %q: %+v", remedy, found)
+	}
+	p.run(remedy)
+	if found, _ := p.findings(doctor.Bad); slices.ContainsFunc(found, func(f doctor.Finding) bool { return strings.Contains(f.Object, id.PortName()) }) {
+		t.Errorf("it is there: %+v", found)
 	}
 }
 

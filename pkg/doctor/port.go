@@ -45,8 +45,16 @@ func inspected(p attach.Inspected) (found []Finding) {
 	}
 	if p.Deserted {
 		found = append(found, bad(object, fmt.Sprintf("no process is left in the pod of container %s", p.ContainerID),
-			fmt.Sprintf("if the runtime does not know it any more: echo %s | CNI_COMMAND=DEL CNI_CONTAINERID=%s CNI_IFNAME=%s tapbridge",
-				shell.Word(fmt.Sprintf(`{"cniVersion":"1.1.0","name":%q}`, p.Network)), shell.Word(p.ContainerID), shell.Word(p.IfName))))
+			"if the runtime does not know it any more: "+removal(p)))
 	}
 	return found
+}
+
+// removal is the command that removes a port. No DEL can have the hash of an id.
+func removal(p attach.Inspected) string {
+	if p.Hashed() {
+		return fmt.Sprintf("DEL with its whole id, of which the record has a hash, or ip link del %s; the next GC or tapbridge-agent removes the rest", shell.Word(p.Port.Name))
+	}
+	return fmt.Sprintf("echo %s | CNI_COMMAND=DEL CNI_CONTAINERID=%s CNI_IFNAME=%s tapbridge",
+		shell.Word(fmt.Sprintf(`{"cniVersion":"1.1.0","name":%q}`, p.Network)), shell.Word(p.ContainerID), shell.Word(p.IfName))
 }

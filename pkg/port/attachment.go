@@ -60,6 +60,10 @@ func (id ID) Is(other ID) bool {
 	return id.IfName == other.IfName && digest(id.ContainerID) == digest(other.ContainerID)
 }
 
+// Hashed reports whether the container id is what a record has made of a longer one: no
+// CNI call can have it.
+func (id ID) Hashed() bool { return strings.HasPrefix(id.ContainerID, digestMark) }
+
 // portPrefix begins the name of every bridge port.
 const portPrefix = "tb"
 
