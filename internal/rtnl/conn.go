@@ -98,6 +98,20 @@ func (c *Conn) Inside(f func() error) error {
 // process's own.
 func (c *Conn) FD() int { return int(c.ns) }
 
+// NSID is the id that the connection's namespace has for another one, as in a link's
+// NetNsID; NoPeer when it has none.
+func (c *Conn) NSID(other Namespace) (int, error) {
+	msg, err := c.Get(unix.RTM_GETNSID, unix.RTM_NEWNSID, nl.NewRtGenMsg(), nl.NewRtAttr(unix.NETNSA_FD, nl.Uint32Attr(uint32(other))))
+	if err != nil {
+		return NoPeer, fmt.Errorf("read the id of a network namespace: %w", err)
+	}
+	id, ok := Attributes(msg[min(unix.NLMSG_ALIGNTO, len(msg)):]).Uint32(unix.NETNSA_NSID) // behind a struct rtgenmsg
+	if !ok {
+		return NoPeer, fmt.Errorf("read the id of a network namespace: none is told: %w", unix.EPROTO)
+	}
+	return int(int32(id)), nil
+}
+
 // Change sends a request that is answered by an acknowledgement alone.
 func (c *Conn) Change(kind, flags int, parts ...nl.NetlinkRequestData) error {
 	return c.Sequence(Message{kind, flags, parts})

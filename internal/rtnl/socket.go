@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"sync"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -17,20 +18,23 @@ import (
 // what is there when the request returns.
 type socket struct {
 	fd     int
-	sent   uint32 // the number of the last message
-	buffer []byte // for one answer
+	sent   uint32            // the number of the last message
+	buffer *[answerSize]byte // for one answer
 }
 
 // answerSize is more than the kernel puts into one (net/netlink/af_netlink.c,
 // netlink_dump: 32 KiB at most).
 const answerSize = 64 << 10
 
+// buffers are for who opens hundreds of sockets, one after another.
+var buffers = sync.Pool{New: func() any { return new([answerSize]byte) }}
+
 func openSocket() (*socket, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
-	s := &socket{fd: fd, buffer: make([]byte, answerSize)}
+	s := &socket{fd: fd, buffer: buffers.Get().(*[answerSize]byte)}
 	if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1); err != nil {
 		s.close()
 		return nil, fmt.Errorf("ask netlink for its reasons: %w", err)
@@ -38,7 +42,14 @@ func openSocket() (*socket, error) {
 	return s, nil
 }
 
-func (s *socket) close() { unix.Close(s.fd) }
+func (s *socket) close() {
+	if s.fd < 0 {
+		return
+	}
+	unix.Close(s.fd)
+	buffers.Put(s.buffer)
+	s.fd, s.buffer = -1, nil
+}
 
 // send numbers the messages, and sends them in one system call.
 func (s *socket) send(messages ...Message) error {
@@ -55,7 +66,7 @@ func (s *socket) send(messages ...Message) error {
 // receive waits for messages about one of the last n that were sent: others are of
 // an earlier request that was given up, or somebody's who has guessed the socket.
 func (s *socket) receive(n int) (about []syscall.NetlinkMessage, err error) {
-	length, from, err := unix.Recvfrom(s.fd, s.buffer, 0)
+	length, from, err := unix.Recvfrom(s.fd, s.buffer[:], 0)
 	if err != nil {
 		return nil, err
 	}

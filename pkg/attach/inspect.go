@@ -272,9 +272,5 @@ func (s *Site) nsID(path string) (int, error) {
 		return -1, err
 	}
 	defer ns.Close()
-	handle, err := s.host.Handle()
-	if err != nil {
-		return -1, err
-	}
-	return handle.GetNetNsIdByFd(int(ns))
+	return s.host.NSID(rtnl.Namespace(ns))
 }

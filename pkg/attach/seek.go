@@ -155,11 +155,7 @@ func (s *Site) InPodOf(p Attached, path string, f func(*Site) error) error {
 		return fmt.Errorf("%w: %w", ErrNoPod, err)
 	}
 	defer pod.Close()
-	handle, err := s.host.Handle()
-	if err != nil {
-		return err
-	}
-	if id, err := handle.GetNetNsIdByFd(pod.FD()); err != nil || id != p.Port.NetNsID {
+	if id, err := s.host.NSID(rtnl.Namespace(pod.FD())); err != nil || id != p.Port.NetNsID {
 		return fmt.Errorf("%w: %s is another one", ErrNoPod, path)
 	}
 	return f(&Site{host: s.host, pod: pod})
