@@ -10,6 +10,7 @@ import (
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/attach"
+	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
 // keeper is one Run under way.
@@ -338,12 +339,19 @@ func (k *keeper) reportNameless(links []rtnl.Link) {
 }
 
 func (k *keeper) removeOrphan(p attach.Attached) {
-	if k.ObserveOnly {
+	if k.ObserveOnly || !leaves(p) {
 		return
 	}
 	if err := k.site.RemoveOrphan(p.Attachment); err != nil {
 		k.Log.Warn("what is left of a port that has gone stays", "port", p.PortName(), "error", err)
 	}
+}
+
+// leaves reports whether anything can be left of a port that has gone: of most nothing
+// can, and looking takes the bridge's lock.
+func leaves(p attach.Attached) bool {
+	wanders := p.Table == port.Static || p.Table == port.Roaming
+	return wanders || p.Promote || p.Want().IFB != nil
 }
 
 func about(w part, p attach.Attached) []any {
