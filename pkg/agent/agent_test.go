@@ -316,7 +316,7 @@ func TestPortGoesMeanwhile(t *testing.T) {
 }
 
 // What could not be compared is tried again, and nobody is told to be ready before.
-func TestComparisonThatFailsIsTriedAgain(t *testing.T) { // alone: others could get the number of the closed socket
+func TestComparisonThatFailsIsTriedAgain(t *testing.T) {
 	n := newNode(t)
 	a := wish(port.Veth)
 	n.apply(a)

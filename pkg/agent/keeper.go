@@ -86,7 +86,9 @@ func (k *keeper) tryAll(podsNow bool) error {
 	there := map[string]bool{}
 	for _, p := range all {
 		if p.Port.Index == 0 {
-			k.removeOrphan(p)
+			if _, known := k.ports[p.PortName()]; !known {
+				_ = k.removeOrphan(p) // the next comparison finds it again
+			}
 			continue
 		}
 		there[p.PortName()] = true
@@ -94,9 +96,7 @@ func (k *keeper) tryAll(podsNow bool) error {
 	}
 	for name := range k.ports {
 		if !there[name] && !slices.ContainsFunc(unrecorded, func(l rtnl.Link) bool { return l.Name == name }) {
-			gone := k.ports[name]
-			k.forget(name)
-			k.removeOrphan(gone)
+			k.gone(name)
 		}
 	}
 	k.reportNameless(unrecorded)
@@ -106,7 +106,7 @@ func (k *keeper) tryAll(podsNow bool) error {
 		}
 	}
 	now := time.Now()
-	for i, name := range slices.Sorted(maps.Keys(k.ports)) {
+	for i, name := range slices.Sorted(maps.Keys(there)) {
 		p := k.ports[name]
 		k.compareBy(survey, p, attach.HostSide, now)
 		if !slices.Contains(attach.SidesOf(p.Attachment), attach.PodSide) {
@@ -213,8 +213,7 @@ func (k *keeper) find(name string) (p attach.Attached, there bool, err error) {
 	case there:
 		k.remember(p)
 	case seen:
-		k.forget(name)
-		k.removeOrphan(known)
+		k.gone(name)
 	}
 	return p, there, err
 }
@@ -338,13 +337,26 @@ func (k *keeper) reportNameless(links []rtnl.Link) {
 	k.nameless = now
 }
 
-func (k *keeper) removeOrphan(p attach.Attached) {
-	if k.ObserveOnly || !leaves(p) {
+// gone forgets a port, unless what it has left cannot be removed just now: nobody else
+// knows of it any more.
+func (k *keeper) gone(name string) {
+	if errors.Is(k.removeOrphan(k.ports[name]), attach.ErrBusy) {
+		k.add(part{name, attach.HostSide}, time.Now().Add(again))
 		return
 	}
-	if err := k.site.RemoveOrphan(p.Attachment); err != nil {
+	k.forget(name)
+}
+
+func (k *keeper) removeOrphan(p attach.Attached) error {
+	if k.ObserveOnly || !leaves(p) {
+		return nil
+	}
+	k.Health.turn()
+	err := k.site.RemoveOrphan(p.Attachment)
+	if err != nil && !errors.Is(err, attach.ErrBusy) {
 		k.Log.Warn("what is left of a port that has gone stays", "port", p.PortName(), "error", err)
 	}
+	return err
 }
 
 // leaves reports whether anything can be left of a port that has gone: of most nothing

@@ -391,7 +391,7 @@ func (w *work) verify() error {
 		return err
 	}
 	if err := port.Diff(w.want, got); err != nil {
-		return fmt.Errorf("%w: somebody else is at the new port: %w", ErrBusy, err)
+		return fmt.Errorf("%w: the new port is not as it was made, by somebody else or for want of something in the kernel: %w", ErrBusy, err)
 	}
 	return nil
 }

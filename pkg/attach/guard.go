@@ -99,7 +99,14 @@ func (s *Site) removeGone() error {
 	}
 	var gone []string
 	for _, n := range names {
-		if !there[n] {
+		if there[n] {
+			continue
+		}
+		_, there, err := find(s.host, n) // a list can be inconsistent
+		if err != nil {
+			return err
+		}
+		if !there {
 			gone = append(gone, n)
 		}
 	}

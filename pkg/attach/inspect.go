@@ -61,12 +61,9 @@ func (s *Site) Inspect() ([]Inspected, error) {
 	var result []Inspected
 	for _, a := range all {
 		pod := pods[a.Port.NetNsID]
-		in, err := s.inspect(a, pod.path)
-		if err != nil || len(in.Wrong) > 0 { // an ADD, a DEL or an agent may just be at it
-			var there bool
-			if in, there, err = s.inspectAgain(a, pod.path); !there {
-				continue
-			}
+		in, there, err := s.inspectCalmly(a, pod.path)
+		if !there {
+			continue
 		}
 		in.Unfollowed = a.Table == port.Follow && unfollowed
 		in.Deserted = pod.path != "" && !pod.inhabited
@@ -102,21 +99,22 @@ func (s *Site) Uplinks(name string) ([]bridge.Uplink, error) {
 	return bridge.Uplinks(br, ports), ignoreMissing(err)
 }
 
-// inspectAgain tells what is wrong from what is just going on. What is left of a port
-// that has gone has nothing to be looked for by.
-func (s *Site) inspectAgain(a Attached, path string) (in Inspected, there bool, err error) {
-	there = true
+// inspectCalmly is false for a port that has gone since it was listed.
+func (s *Site) inspectCalmly(a Attached, path string) (in Inspected, there bool, err error) {
 	err = s.Calmly(a.Bridge, func() (err error) {
-		if a.Port.Index != 0 {
-			if a, there, err = s.Seek(a); err != nil || !there {
-				there = err != nil
-				return err
-			}
+		if in, err = s.inspect(a, path); err == nil && len(in.Wrong) > 0 {
+			return port.ErrDrift
 		}
-		in, err = s.inspect(a, path)
 		return err
 	})
-	return in, there, err
+	if errors.Is(err, port.ErrDrift) {
+		err = nil // it is in words
+	}
+	if a.Port.Index == 0 || err == nil && len(in.Wrong) == 0 {
+		return in, true, err
+	}
+	_, there, seekErr := s.Seek(a)
+	return in, there || seekErr != nil, err
 }
 
 func (s *Site) inspect(a Attached, path string) (Inspected, error) {

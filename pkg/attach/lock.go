@@ -37,46 +37,47 @@ var errRemoved = errors.New(lockFile + " has been removed while it was in use, a
 // lock keeps two ADDs on one bridge from deciding at the same time who has a MAC
 // address; name is the bridge's, or one of the above. The kernel drops it with the
 // process, however that ends. ErrBusy when it cannot be had within lockWait.
-func lock(name string) (unlock func() error, err error) {
-	return acquire(name, func(f *os.File, at int64) error { return queue(f, at, lockWait) })
-}
+func lock(name string) (unlock func() error, err error) { return lockWithin(name, lockWait) }
 
 // exclusively does something while nobody else holds the lock of that name. Where
 // nothing can be locked, for want of a writable /run, nobody does.
 func exclusively(name string, do func() error) error {
 	unlock, err := lock(name)
-	if errors.Is(err, ErrBusy) || errors.Is(err, errRemoved) {
-		return err
-	}
 	if err == nil {
 		defer unlock()
+	} else if !errors.Is(err, unix.EROFS) && !errors.Is(err, os.ErrPermission) {
+		return err
 	}
 	return do()
 }
 
-// Calmly looks at what is on a bridge while nobody changes it. It waits a second for
-// that; then it looks all the same.
+// Calmly looks at what is on a bridge, and where that fails looks again while no ADD
+// and no agent changes it: what they are at is no drift. It waits a second for that,
+// once; where the lock is kept for longer, the second look is as good as the first.
 func (s *Site) Calmly(bridge string, look func() error) error {
+	if err := look(); err == nil || s.hurried[bridge] {
+		return err
+	}
 	unlock, err := lockWithin(bridge, repairWait)
 	if err == nil {
 		defer unlock()
+	} else {
+		if s.hurried == nil {
+			s.hurried = map[string]bool{}
+		}
+		s.hurried[bridge] = true
 	}
 	defer func(seen guard.Observed) { s.guards = seen }(s.guards)
 	s.guards = nil
 	return look()
 }
 
-// lockWithin is lock for a program that goes on when it has waited that long.
+// lockWithin begins again where the file was removed while it waited.
 func lockWithin(name string, wait time.Duration) (unlock func() error, err error) {
-	return acquire(name, func(f *os.File, at int64) error { return poll(f, at, wait) })
-}
-
-// acquire begins again where the file was removed while it waited.
-func acquire(name string, wait func(f *os.File, at int64) error) (unlock func() error, err error) {
 	const attempts = 10
 	for range attempts {
 		var f *os.File
-		if f, err = acquireOnce(name, wait); err == nil {
+		if f, err = acquire(name, wait); err == nil {
 			return f.Close, nil
 		}
 		if !errors.Is(err, errRemoved) {
@@ -86,14 +87,14 @@ func acquire(name string, wait func(f *os.File, at int64) error) (unlock func() 
 	return nil, fmt.Errorf("lock %s: %w", locked(name), err)
 }
 
-func acquireOnce(name string, wait func(f *os.File, at int64) error) (*os.File, error) {
+func acquire(name string, wait time.Duration) (*os.File, error) {
 	f, err := openLocks()
 	if err != nil {
 		return nil, err
 	}
 	at, err := offset(name)
 	if err == nil {
-		err = wait(f, at)
+		err = queue(f, at, wait)
 	}
 	if err == nil {
 		err = linked(f)
@@ -161,8 +162,8 @@ func offset(name string) (int64, error) {
 // queued is true while somebody of this process waits in the kernel.
 var queued atomic.Bool
 
-// queue takes the lock if it is free. Otherwise it waits in the kernel, where nobody is
-// overtaken. A wait that is given up leaves a thread there until the lock is free; so
+// queue takes the lock if it is free. Otherwise it waits in the kernel, in a row with
+// others: who only looks now and then gets no turn while pods start. A wait that is given up leaves a thread there until the lock is free; so
 // that a program that goes on does not collect them, only one waits like that.
 func queue(f *os.File, at int64, wait time.Duration) error {
 	if err := setLock(f, unix.F_OFD_SETLK, at); !errors.Is(err, unix.EAGAIN) {
@@ -184,7 +185,7 @@ func queue(f *os.File, at int64, wait time.Duration) error {
 	}
 }
 
-// poll is queue without a trace, for a short wait.
+// poll is queue for who comes while another one of the process waits there.
 func poll(f *os.File, at int64, wait time.Duration) error {
 	const pause = 10 * time.Millisecond
 	for end := time.Now().Add(wait); ; time.Sleep(pause) {

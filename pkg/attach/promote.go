@@ -160,6 +160,9 @@ func (r *repairs) toHost() error {
 	if err != nil {
 		return err
 	}
+	if !(isTap(t) && ours(t, r.a.ID)) {
+		return fmt.Errorf("%w: somebody in the pod has put another device in the place of tap %q", ErrUnfit, t.Name)
+	}
 	if err := r.pod.Move(t.Index, r.host, r.a.PromotedName()); err != nil {
 		return fmt.Errorf("move tap %q to the host: %w", t.Name, err)
 	}

@@ -109,17 +109,15 @@ func (s *Site) removePort(id port.ID, end rtnl.Link, there bool) error {
 	return errors.Join(s.removeIFB(id), s.unguard(id, end, there))
 }
 
-// releaseEntries takes the guest's entries from the port, though they would go with
-// it: until it has gone, a frame elsewhere could move them.
-func (s *Site) releaseEntries(end rtnl.Link) (err error) {
-	a, noRecord := port.ParseRecord(end.Alias)
-	if noRecord != nil || end.MasterIndex == 0 {
+// releaseEntries takes the guest's entries from the port, in each VLAN that it has,
+// though they would go with it: until it has gone, a frame elsewhere could move them.
+func (s *Site) releaseEntries(end rtnl.Link) error {
+	a, err := port.ParseRecord(end.Alias)
+	if err != nil || end.MasterIndex == 0 {
 		return nil
 	}
-	for _, e := range a.Want().FDB {
-		if !e.Sticky {
-			err = errors.Join(err, ignoreMissing(fdb.Delete(s.host, end.Index, e)))
-		}
+	if a.Table != port.Kernel && a.Table != port.Sticky {
+		err = ignoreMissing(fdb.Delete(s.host, end.Index, fdb.Entry{MAC: a.Guest}))
 	}
 	return errors.Join(err, s.removeMovedEntries(a, end.MasterIndex))
 }

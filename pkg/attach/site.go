@@ -36,10 +36,11 @@ type Site struct {
 	host *rtnl.Conn
 	pod  *rtnl.Conn // nil: gone, or not known
 
-	noEntry error          // why pod is nil though the namespace is there
-	created *bridge.Bridge // by Apply; nil: the bridge was there
-	guards  guard.Observed // nil: to be read when needed
-	survey  *survey        // nil: each link is asked for
+	noEntry error           // why pod is nil though the namespace is there
+	created *bridge.Bridge  // by Apply; nil: the bridge was there
+	guards  guard.Observed  // nil: to be read when needed
+	survey  *survey         // nil: each link is asked for
+	hurried map[string]bool // bridges whose locks Calmly has waited for in vain
 }
 
 // Open connects to the bridge's side alone.

@@ -41,11 +41,7 @@ func (r *request) check() error {
 		}
 		return port.Diff(want, got)
 	}
-	err = look()
-	if errors.Is(err, port.ErrDrift) { // a node agent may just be at it
-		err = site.Calmly(c.Bridge, look)
-	}
-	return errors.Join(err, r.ipamCheck(site, c), r.served(site, c))
+	return errors.Join(site.Calmly(c.Bridge, look), r.ipamCheck(site, c), r.served(site, c))
 }
 
 // guestNIC is what an earlier result says about our interface.
