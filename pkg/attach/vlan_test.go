@@ -151,7 +151,29 @@ func TestVLANApplyThenRemoveLeavesNothing(t *testing.T) {
 func TestVLANEveryStepFails(t *testing.T) {
 	t.Parallel()
 	n, _ := vlanNode(t)
-	n.everyStepFails(vlanWish(port.Tap, "1U 42PU 100-110"), false)
+	for _, table := range []port.Table{port.Sticky, port.Static} {
+		a := vlanWish(port.Tap, "1U 42PU 100-110")
+		a.Table = table
+		n.everyStepFails(a, false)
+	}
+}
+
+// Of a VLAN that somebody has taken from the port nobody can delete an entry, on kernels
+// before 6.13: it has gone, or goes with the port.
+func TestVLANIsLost(t *testing.T) {
+	t.Parallel()
+	n, _ := vlanNode(t)
+	for _, table := range []port.Table{port.Sticky, port.Static, port.Roaming} {
+		a := vlanWish(port.Veth, "42PU 100")
+		a.Table = table
+		before := n.world()
+		n.mustApply(a)
+		n.hostRun("bridge vlan del dev " + a.PortName() + " vid 42")
+		if err := n.remove(a.ID); err != nil {
+			t.Errorf("%s: %v", table, err)
+		}
+		n.wantWorld(before, string(table)+", removed:")
+	}
 }
 
 func TestVLANDriftIsNamed(t *testing.T) {
