@@ -10,6 +10,7 @@ import (
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/fdb"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
 )
@@ -235,7 +236,8 @@ func (r *repairs) toPod() error {
 }
 
 // giveBack writes the guest's entry to the veth end, unless the guest is waited for
-// now that its VMM has gone, or somebody else has its address by now.
+// now that its VMM has gone, has taken its entry along to another port, or somebody
+// else has its address by now.
 func (r *repairs) giveBack(t rtnl.Link) (err error) {
 	r.want = r.a.Want()
 	if r.want.Waits() && t.Plugged() {
@@ -245,13 +247,31 @@ func (r *repairs) giveBack(t rtnl.Link) (err error) {
 		return nil
 	}
 	r.port = r.p.Port.Index
+	away := false
 	if r.br, err = bridge.Find(r.host, r.a.Bridge); err == nil {
+		away, err = r.away(t)
+	}
+	if err == nil && !away {
 		err = r.reclaimEntry()
 	}
 	if errors.Is(err, bridge.ErrNotFound) || errors.Is(err, ErrTaken) {
 		return nil
 	}
 	return err
+}
+
+// away reports whether a roaming guest's entry is neither at its tap nor at the port.
+func (r *repairs) away(t rtnl.Link) (bool, error) {
+	if r.a.Table != port.Roaming {
+		return false, nil
+	}
+	for _, e := range r.want.FDB {
+		found, there, err := fdb.Lookup(r.host, r.br.Index, e.MAC, e.VLAN)
+		if err != nil || there && found.Index != t.Index && found.Index != r.port {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }
 
 // onHost also finds a tap that could not be given its name there.

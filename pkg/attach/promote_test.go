@@ -281,6 +281,28 @@ func (n *node) wantInspected(a port.Attachment, promoted string) {
 	})
 }
 
+// A roaming guest that has migrated away keeps its entry where it is when its tap goes
+// back.
+func TestDemoteAfterTheGuestHasGone(t *testing.T) {
+	t.Parallel()
+	n, a := newNode(t), promotable()
+	a.Table, a.Locked = port.Roaming, false
+	n.mustApply(a)
+	guest := n.vmm(a, n.pod, a.TapName(), a.PortName())
+	n.begin(a)
+	n.mustPromote(a)
+	n.hostRun("bridge fdb replace " + a.Guest.String() + " dev up0 master static")
+	guest.Close()
+	n.wantAbandoned(a)
+	n.mustDemote(a)
+	if entries := n.host.Run(t, "bridge", "fdb", "show", "dev", "up0"); !strings.Contains(entries, a.Guest.String()) {
+		t.Errorf("the guest's entry has been taken back:\n%s", entries)
+	}
+	if err := n.driftNow(a); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPromoteInVLANs(t *testing.T) {
 	nstest.NeedsVLANs(t)
 	n, a := newNode(t), promotable()
