@@ -166,16 +166,22 @@ var queued atomic.Bool
 // others: who only looks now and then gets no turn while pods start. A wait that is given up leaves a thread there until the lock is free; so
 // that a program that goes on does not collect them, only one waits like that.
 func queue(f *os.File, at int64, wait time.Duration) error {
-	if err := setLock(f, unix.F_OFD_SETLK, at); !errors.Is(err, unix.EAGAIN) {
+	if err := setLock(int(f.Fd()), unix.F_OFD_SETLK, at); !errors.Is(err, unix.EAGAIN) {
 		return err
 	}
 	if !queued.CompareAndSwap(false, true) {
 		return poll(f, at, wait)
 	}
+	own, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0) // f may be closed before it is its turn
+	if err != nil {
+		queued.Store(false)
+		return fmt.Errorf("wait for %s: %w", lockFile, err)
+	}
 	got := make(chan error, 1)
 	go func() {
 		defer queued.Store(false)
-		got <- setLock(f, unix.F_OFD_SETLKW, at)
+		defer unix.Close(own)
+		got <- setLock(own, unix.F_OFD_SETLKW, at)
 	}()
 	select {
 	case err := <-got:
@@ -189,7 +195,7 @@ func queue(f *os.File, at int64, wait time.Duration) error {
 func poll(f *os.File, at int64, wait time.Duration) error {
 	const pause = 10 * time.Millisecond
 	for end := time.Now().Add(wait); ; time.Sleep(pause) {
-		if err := setLock(f, unix.F_OFD_SETLK, at); !errors.Is(err, unix.EAGAIN) {
+		if err := setLock(int(f.Fd()), unix.F_OFD_SETLK, at); !errors.Is(err, unix.EAGAIN) {
 			return err
 		}
 		if time.Now().After(end) {
@@ -204,10 +210,10 @@ func heldFor(wait time.Duration) error {
 
 // setLock takes an open file description lock: unlike those of a process, it
 // also excludes another goroutine of ours.
-func setLock(f *os.File, command int, at int64) error {
+func setLock(fd, command int, at int64) error {
 	for {
 		l := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: at, Len: 1}
-		err := unix.FcntlFlock(f.Fd(), command, &l)
+		err := unix.FcntlFlock(uintptr(fd), command, &l)
 		if !errors.Is(err, unix.EINTR) {
 			return err
 		}

@@ -74,20 +74,20 @@ func TestBridgeBeingMadeIsWaitedFor(t *testing.T) {
 		}
 		n.hostRun("ip link add br1 address 02:00:00:01:02:03 mtu 1501 group 872481283 type bridge") // 0x34010203
 		seen := make(chan bridge.Bridge)
-		go n.host.Do(func() {
-			defer close(seen)
-			br, err := onlooker.Bridge("br1")
+		go func() {
+			var br bridge.Bridge
+			var err error
+			n.host.Do(func() { br, err = onlooker.Bridge("br1") })
 			if err != nil {
 				t.Error(err)
 			}
 			seen <- br
-		})
-		time.AfterFunc(100*time.Millisecond, func() {
-			n.hostRun("ip link set br1 alias tapbridge-bridge/1 mtu 1500")
-			if err := unlock(); err != nil {
-				t.Error(err)
-			}
-		})
+		}()
+		time.Sleep(100 * time.Millisecond)
+		n.hostRun("ip link set br1 alias tapbridge-bridge/1 mtu 1500")
+		if err := unlock(); err != nil {
+			t.Error(err)
+		}
 		if br := <-seen; !br.Made || br.MTU != 1500 {
 			t.Errorf("it is taken for %+v", br)
 		}

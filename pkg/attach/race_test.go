@@ -207,10 +207,11 @@ func TestCalmlyWaits(t *testing.T) {
 		}); err != nil {
 			t.Error(err)
 		}
-		if unlock, err = lock("br0"); err != nil {
+		release, err := lock("br0")
+		if err != nil {
 			t.Fatal(err)
 		}
-		defer unlock()
+		defer release()
 		for _, want := range []int{2, 1} {
 			looks := 0
 			if err := s.Calmly("br0", func() error { looks++; return wrong }); !errors.Is(err, wrong) || looks != want {
@@ -230,10 +231,9 @@ func TestLookDuringPromotion(t *testing.T) {
 	vmm := nstest.OpenTap(t, n.pod, a.TapName())
 	defer vmm.Close()
 	var stop atomic.Bool
-	looked := make(chan int)
-	go n.host.Do(func() {
-		looks := 0 // that would have been called drift
-		defer func() { looked <- looks }()
+	looked := make(chan bool)
+	looks := 0 // that would have been called drift
+	watch := func() {
 		s, err := OpenPod(n.pod.Path)
 		if err != nil {
 			t.Error(err)
@@ -269,7 +269,11 @@ func TestLookDuringPromotion(t *testing.T) {
 				t.Errorf("ports: %+v, %v", inspected, err)
 			}
 		}
-	})
+	}
+	go func() {
+		defer close(looked)
+		n.host.Do(watch)
+	}()
 	n.site(func(s *Site) {
 		for range 10 {
 			p, _, err := s.Named(a.PortName())
@@ -287,7 +291,7 @@ func TestLookDuringPromotion(t *testing.T) {
 		}
 	})
 	stop.Store(true)
-	if looks := <-looked; looks == 0 {
+	if <-looked; looks == 0 {
 		t.Error("no look met a promotion: this test shows nothing")
 	}
 }
