@@ -163,8 +163,9 @@ func offset(name string) (int64, error) {
 var queued atomic.Bool
 
 // queue takes the lock if it is free. Otherwise it waits in the kernel, in a row with
-// others: who only looks now and then gets no turn while pods start. A wait that is given up leaves a thread there until the lock is free; so
-// that a program that goes on does not collect them, only one waits like that.
+// others: who only looks now and then gets no turn while pods start. A wait that is
+// given up leaves a thread there until the lock is free; so that a program that goes on
+// does not collect them, only one waits like that.
 func queue(f *os.File, at int64, wait time.Duration) error {
 	if err := setLock(int(f.Fd()), unix.F_OFD_SETLK, at); !errors.Is(err, unix.EAGAIN) {
 		return err

@@ -162,7 +162,7 @@ func (r *repairs) toHost() error {
 		return err
 	}
 	if !(isTap(t) && ours(t, r.a.ID)) {
-		return fmt.Errorf("%w: somebody in the pod has put another device in the place of tap %q", ErrUnfit, t.Name)
+		return notTheTap(t.Name)
 	}
 	if err := r.pod.Move(t.Index, r.host, r.a.PromotedName()); err != nil {
 		return fmt.Errorf("move tap %q to the host: %w", t.Name, err)
@@ -182,7 +182,11 @@ func (r *repairs) sendBack(l rtnl.Link) error {
 	if err != nil {
 		err = ignoreMissing(r.host.Delete(l.Index))
 	}
-	return errors.Join(fmt.Errorf("%w: somebody in the pod has put another device in the place of tap %q", ErrUnfit, r.a.TapName()), err)
+	return errors.Join(notTheTap(r.a.TapName()), err)
+}
+
+func notTheTap(name string) error {
+	return fmt.Errorf("%w: somebody in the pod has put another device in the place of tap %q", ErrUnfit, name)
 }
 
 // takeOver makes the port of the tap as repair would: it is up last.

@@ -46,14 +46,8 @@ func (r *request) add() error {
 func (r *request) attach(site *attach.Site, c *config.Config) (a port.Attachment, err error) {
 	const attempts = 3
 	for range attempts {
-		br, err := findBridge(site, c)
-		if err != nil {
-			return a, err
-		}
-		if err := possible(site, c, br); err != nil {
-			return a, err
-		}
-		if a, err = c.Plan(r.id(), br); err != nil {
+		var br bridge.Bridge
+		if a, br, err = planned(site, c, r.id()); err != nil {
 			return a, err
 		}
 		if err = site.Apply(a, br); !errors.Is(err, attach.ErrStale) {
@@ -150,7 +144,10 @@ func (r *request) status() error {
 			return err
 		}
 	}
-	br, err := planned(site, c)
+	_, br, err := planned(site, c, port.ID{})
+	if err == nil && c.IPSpoofCheck {
+		err = guard.Possible(site.Host())
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnavailable, err)
 	}
@@ -165,22 +162,16 @@ func (r *request) status() error {
 	return r.ipamStatus()
 }
 
-// planned goes as far as an ADD for any pod can without touching anything.
-func planned(site *attach.Site, c *config.Config) (bridge.Bridge, error) {
-	br, err := findBridge(site, c)
-	if err != nil {
-		return br, err
+// planned goes as far as an ADD can without touching anything.
+func planned(site *attach.Site, c *config.Config, id port.ID) (a port.Attachment, br bridge.Bridge, err error) {
+	if br, err = findBridge(site, c); err != nil {
+		return a, br, err
 	}
 	if err := possible(site, c, br); err != nil {
-		return br, err
+		return a, br, err
 	}
-	if c.IPSpoofCheck {
-		if err := guard.Possible(site.Host()); err != nil {
-			return br, err
-		}
-	}
-	_, err = c.Plan(port.ID{}, br)
-	return br, err
+	a, err = c.Plan(id, br)
+	return a, br, err
 }
 
 // wrong is what STATUS says of a finding, if that is bad.
