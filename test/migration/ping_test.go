@@ -125,6 +125,18 @@ func (p *pinger) counts() (sent, answered int) {
 	return len(p.sent), len(p.took)
 }
 
+// answeredLately reports whether one of the last requests was answered.
+func (p *pinger) answeredLately() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for number := max(0, len(p.sent)-requests); number < len(p.sent); number++ {
+		if _, answered := p.took[uint16(number)]; answered {
+			return true
+		}
+	}
+	return false
+}
+
 // end waits until nothing more is answered.
 func (p *pinger) end() {
 	close(p.stop)
