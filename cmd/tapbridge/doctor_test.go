@@ -95,6 +95,27 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
+// What the doctor says against STP is what the kernel accepts, and what it then finds.
+func TestDoctorsRemediesForSTP(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t)
+	p.run("ip link set br0 type bridge stp_state 1 forward_delay 1500")
+	found, _ := p.findings(doctor.Bad)
+	if len(found) != 1 {
+		t.Fatalf("found %+v", found)
+	}
+	off, shorter, _ := strings.Cut(found[0].Remedy, "; where it needs STP, ")
+	shorter, _, _ = strings.Cut(shorter, " makes it 4 s")
+	p.run("ip link set br0 type bridge " + shorter)
+	if found, _ = p.findings(doctor.Bad); len(found) != 1 || !strings.Contains(found[0].Says, "nothing for 4 s") || found[0].Remedy != off {
+		t.Errorf("with %s: %+v", shorter, found)
+	}
+	p.run(off)
+	if found, code := p.findings(doctor.Bad); len(found) > 0 || code != 0 {
+		t.Errorf("with %s: %+v", off, found)
+	}
+}
+
 // A pod that has died without a DEL is told from one that lives.
 func TestDoctorFindsLeftovers(t *testing.T) {
 	t.Parallel()

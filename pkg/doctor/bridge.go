@@ -64,9 +64,13 @@ func spanningTree(l rtnl.Link) Finding {
 	if state == 0 || delay == 0 {
 		return ok(about(l.Name), "a new port forwards at once")
 	}
-	const perSecond = 100 // USER_HZ
-	return bad(about(l.Name), fmt.Sprintf("STP is on: a new port forwards nothing for %d s", 2*delay/perSecond),
-		fmt.Sprintf("ip link set %s type bridge stp_state 0, or forward_delay 0", shell.Word(l.Name)))
+	const perSecond = 100       // USER_HZ
+	const least = 2 * perSecond // with STP on (net/bridge/br_private_stp.h, BR_MIN_FORWARD_DELAY)
+	remedy := fmt.Sprintf("ip link set %s type bridge stp_state 0", shell.Word(l.Name))
+	if delay > least {
+		remedy += fmt.Sprintf("; where it needs STP, forward_delay %d makes it %d s", least, 2*least/perSecond)
+	}
+	return bad(about(l.Name), fmt.Sprintf("STP is on: a new port forwards nothing for %d s", 2*delay/perSecond), remedy)
 }
 
 func vlans(br bridge.Bridge) Finding {
