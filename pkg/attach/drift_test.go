@@ -37,7 +37,7 @@ var disturbances = []disturbance{
 	{`port "PORT": up is off, want on`, inHost, "ip link set PORT down", anyMode},
 	{`port "PORT": MAC is 02:00:00:00:00:99, want fe:54:00:12:34:56`, inHost, "ip link set PORT address 02:00:00:00:00:99", anyMode},
 	{`port "PORT": MTU is 1300, want 1500`, inHost, "ip link set PORT mtu 1300", anyMode},
-	{`port "PORT": alias is mine`, inHost, "ip link set PORT alias mine", anyMode},
+	{`port "PORT": alias is "mine"`, inHost, "ip link set PORT alias mine", anyMode},
 	{`learning is on, want off`, inHost, "bridge link set dev PORT learning on", anyMode},
 	{`unicast flood is on, want off`, inHost, "bridge link set dev PORT flood on", anyMode},
 	{`multicast flood is off, want on`, inHost, "bridge link set dev PORT mcast_flood off", anyMode},
@@ -118,7 +118,7 @@ func TestAllDriftsAtOnce(t *testing.T) {
 		want := named(`port "PORT": MAC is 02:00:00:00:00:99, want fe:54:00:12:34:56
 port "PORT": MTU is 1300, want 1500
 port "PORT": up is off, want on
-port "PORT": alias is mine, want `+a.Record()+`
+port "PORT": alias is "mine", want "`+a.Record()+`"
 learning is on, want off
 unicast flood is on, want off
 multicast flood is off, want on

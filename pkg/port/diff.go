@@ -25,7 +25,12 @@ type Drift struct {
 }
 
 func (d *Drift) Error() string {
-	return fmt.Sprintf("port %s: %s", d.Port, strings.Join(d.Differences, "; "))
+	own := fmt.Sprintf("port %q", d.Port)
+	differences := strings.ReplaceAll(strings.Join(d.Differences, "; "), own+": ", "")
+	if strings.HasPrefix(differences, own) { // is missing
+		return differences
+	}
+	return own + ": " + differences
 }
 
 // Is makes errors.Is(err, ErrDrift) hold.
@@ -37,6 +42,9 @@ func (d *Drift) Is(target error) bool { return target == ErrDrift }
 func Diff(want, got Port) error {
 	want = want.Like(got)
 	d := &Drift{Port: want.Name}
+	if want.Idle != nil { // whose name is the one that everybody knows the port by
+		d.Port = want.Idle.Name
+	}
 	d.device("port", want.End, got.End)
 	if want.End != nil && got.End != nil {
 		d.membership(want.Bridge, got.Bridge)
@@ -139,7 +147,7 @@ func (d *Drift) queue(what string, want, got *shape.Queue) {
 func (d *Drift) record(what, want, got string) {
 	wanted, there := strings.Fields(want), strings.Fields(got)
 	if _, err := ParseRecord(got); err != nil || len(wanted) != len(there) {
-		compare(d, what+": alias", want, got)
+		d.add("%s: alias is %q, want %q", what, got, want)
 		return
 	}
 	for i := range wanted {

@@ -44,7 +44,7 @@ func TestFollowHasTwoStates(t *testing.T) {
 			}
 			text := ""
 			if err := port.Diff(want, got); err != nil {
-				text = strings.TrimPrefix(err.Error(), "port "+own+": ")
+				text = strings.TrimPrefix(err.Error(), `port "`+own+`": `)
 			}
 			if diff := cmp.Diff(c.differ, text); diff != "" {
 				t.Errorf("locked %v, %s (-want +got):\n%s", locked, c.does, diff)

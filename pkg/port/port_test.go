@@ -253,11 +253,37 @@ func TestDiffReadsWell(t *testing.T) {
 	got.FDB[0].Port, got.FDB[0].Sticky = "up0", false
 	got.Tap, got.Access, got.Redirect = nil, nil, nil
 	got.Pod.MTU = 1500
-	want2 := `port ` + want.Name + `: learning is on, want off; unicast flood is on, want off; ` +
+	want2 := `port "` + want.Name + `": learning is on, want off; unicast flood is on, want off; ` +
 		`FDB entry 52:54:00:12:34:56: port is up0, want ` + want.Name + `; FDB entry 52:54:00:12:34:56: sticky is off, want on; ` +
 		`pod interface "net1": MTU is 1500, want 1400; tap "tap1" is missing`
 	if diff := cmp.Diff(want2, port.Diff(want, got).Error()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// A port is named once, and by the name that `tapbridge ports` has for it; an alias is what
+// anybody may have written.
+func TestDiffNamesThePortOnce(t *testing.T) {
+	a := attachment(port.Tap, port.Sticky)
+	name := a.PortName()
+	for _, c := range []struct {
+		want  port.Port
+		spoil func(*port.Port)
+		says  string
+	}{
+		{a.Want(), func(p *port.Port) { p.End = nil }, `port "` + name + `" is missing`},
+		{a.Want(), func(p *port.Port) { p.End.MTU, p.End.Up = 1300, false }, `port "` + name + `": MTU is 1300, want 1500; up is off, want on`},
+		{a.Want(), func(p *port.Port) { p.End.Record = "a; b" }, `port "` + name + `": alias is "a; b", want "` + a.Record() + `"`},
+		{a.WantPromoted(), func(p *port.Port) { p.Bridge.Learning = true }, `port "` + name + `": learning is on, want off`},
+		{a.WantPromoted(), func(p *port.Port) { p.End.MTU = 1300 }, `port "` + name + `": port "` + a.PromotedName() + `": MTU is 1300, want 1500`},
+	} {
+		got := c.want
+		end := *got.End
+		got.End = &end
+		c.spoil(&got)
+		if diff := cmp.Diff(c.says, port.Diff(c.want, got).Error()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
 	}
 }
 
