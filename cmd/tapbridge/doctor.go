@@ -27,8 +27,7 @@ func examine(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, doctorUsage)
 		return allRight
 	default:
-		fmt.Fprintln(stderr, doctorUsage)
-		return cannotTell
+		return misused(stderr, "doctor", args, doctorUsage)
 	}
 	return examineBridge(bridge, print, stdout, stderr)
 }
@@ -57,10 +56,15 @@ func examineBridge(bridge string, print func(io.Writer, []doctor.Finding) error,
 	return allRight
 }
 
-func printFindingsJSON(w io.Writer, found []doctor.Finding) error {
+func printFindingsJSON(w io.Writer, found []doctor.Finding) error { return encode(w, found) }
+
+// encode leaves & and < as they are: commands are to be pasted.
+func encode(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
-	return enc.Encode(found)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
 }
 
 // printFindings puts what can be done under what is wrong.

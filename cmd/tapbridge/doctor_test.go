@@ -215,7 +215,7 @@ func TestDoctorUsage(t *testing.T) {
 		says, saysTo string
 	}{
 		{[]string{"doctor", "-h"}, 0, "usage: tapbridge doctor", ""},
-		{[]string{"doctor", "br0", "br1"}, 2, "", "usage: tapbridge doctor"},
+		{[]string{"doctor", "br0", "br1"}, 2, "", `tapbridge: doctor takes no ["br1"]; usage: tapbridge doctor`},
 		{[]string{"doctor", "-o", "yaml"}, 2, "", "usage: tapbridge doctor"},
 		{[]string{"doctor", "a/b"}, 2, "", `"a/b" contains / : %`},
 	} {

@@ -37,7 +37,7 @@ func install(args []string, stdout, stderr io.Writer) int {
 	if stay {
 		args = args[1:]
 	}
-	if len(args) == 1 && (args[0] == "-h" || args[0] == "--help") {
+	if isHelp(args) {
 		fmt.Fprintln(stdout, installUsage)
 		return 0
 	}

@@ -33,6 +33,9 @@ func run(args []string, getenv func(string) string, stdin io.Reader, stdout, std
 		command, args = args[0], args[1:]
 	}
 	if len(args) > 0 && !slices.Contains(withArguments, command) {
+		if isHelp(args) {
+			return run([]string{"help"}, getenv, stdin, stdout, stderr)
+		}
 		fmt.Fprintf(stderr, "tapbridge: %s takes no %q; try: tapbridge help\n", command, args)
 		return 2
 	}
@@ -55,6 +58,8 @@ func run(args []string, getenv func(string) string, stdin io.Reader, stdout, std
 	fmt.Fprintf(stderr, "tapbridge: unknown command %q; try: tapbridge help\n", command)
 	return 2
 }
+
+func isHelp(args []string) bool { return len(args) == 1 && (args[0] == "-h" || args[0] == "--help") }
 
 const help = `tapbridge %s gives a virtual machine in a pod a port on a Linux bridge.
 

@@ -40,7 +40,9 @@ func TestCommands(t *testing.T) {
 		{[]string{"options"}, nil, 0, "macTableManager (kernel, libvirt; default: kernel)", ""},
 		{[]string{"portz"}, nil, 2, "", `unknown command "portz"`},
 		{[]string{"version", "x"}, nil, 2, "", `version takes no ["x"]`},
-		{[]string{"ports", "-o", "yaml"}, nil, 2, "", "usage: tapbridge ports"},
+		{[]string{"ports", "-o", "yaml"}, nil, 2, "", `tapbridge: ports takes no ["-o" "yaml"]; usage: tapbridge ports`},
+		{[]string{"ports", "br0"}, nil, 2, "", `ports takes no ["br0"]; usage`},
+		{[]string{"options", "--help"}, nil, 0, "tapbridge options", ""},
 		{[]string{"ports", "-h"}, nil, 0, "usage: tapbridge ports", ""},
 	} {
 		code, stdout, stderr := call(nil, c.env, "", c.args...)

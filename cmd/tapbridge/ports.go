@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -65,7 +64,12 @@ func ports(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, portsUsage)
 		return allRight
 	}
-	fmt.Fprintln(stderr, portsUsage)
+	return misused(stderr, "ports", args, portsUsage)
+}
+
+// misused says what is wrong with arguments, and how it is right.
+func misused(stderr io.Writer, command string, args []string, usage string) int {
+	fmt.Fprintf(stderr, "tapbridge: %s takes no %q; %s\n", command, args, usage)
 	return cannotTell
 }
 
@@ -148,11 +152,7 @@ func describe(p attach.Inspected) row {
 	return r
 }
 
-func printJSON(w io.Writer, rows []row) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(rows)
-}
+func printJSON(w io.Writer, rows []row) error { return encode(w, rows) }
 
 func printTable(w io.Writer, rows []row) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
