@@ -40,6 +40,7 @@ func examineBridge(bridge string, print func(io.Writer, []doctor.Finding) error,
 	}
 	if err == nil {
 		found, err = doctor.Examine(bridge)
+		err = doctor.ForRoot(err)
 	}
 	if err == nil {
 		err = print(stdout, found)
@@ -61,7 +62,6 @@ func printFindingsJSON(w io.Writer, found []doctor.Finding) error { return encod
 // encode leaves & and < as they are: commands are to be pasted.
 func encode(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)

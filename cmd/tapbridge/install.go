@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tapbridge/tapbridge/pkg/doctor"
 )
 
 const installUsage = "usage: tapbridge install [-stay] DIR"
@@ -196,12 +198,16 @@ func removeTemps(folder *os.File) error {
 	return nil
 }
 
-// hint explains why root was not permitted to write: without capabilities it is a
+// hint explains why somebody was not permitted to write. Root without capabilities is a
 // user like others, and some packages give the folder away.
 func hint(folder *os.File, err error) error {
 	var is unix.Stat_t
 	if !errors.Is(err, unix.EACCES) || unix.Fstat(int(folder.Fd()), &is) != nil || int(is.Uid) == os.Geteuid() {
 		return err
 	}
-	return fmt.Errorf("%w: the folder belongs to user %d, not to %d: chown it, or add the capability DAC_OVERRIDE", err, is.Uid, os.Geteuid())
+	err = fmt.Errorf("write into %q: %w", folder.Name(), unix.EACCES) // whatever the file's name was to be
+	if os.Geteuid() != 0 {
+		return doctor.ForRoot(err)
+	}
+	return fmt.Errorf("%w: the folder belongs to user %d, not to 0: chown it, or add the capability DAC_OVERRIDE", err, is.Uid)
 }

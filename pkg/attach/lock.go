@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -118,7 +119,7 @@ func openLocks() (*os.File, error) {
 		fd, err = open()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", lockFile, err)
+		return nil, &fs.PathError{Op: "open", Path: lockFile, Err: err}
 	}
 	return os.NewFile(uintptr(fd), lockFile), nil
 }

@@ -99,7 +99,7 @@ func (b *Bridge) create(c *rtnl.Conn) error {
 	}
 	b.Index = made.Index
 	if b.VLANAware && !made.VLANAware {
-		return fmt.Errorf("VLAN filtering: %w", ErrUnsupported)
+		return ErrNoVLANs
 	}
 	return Finish(c, *b)
 }

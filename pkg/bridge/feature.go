@@ -9,6 +9,12 @@ import (
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 )
 
+// VLANOption is what a kernel that can filter VLANs was built with.
+const VLANOption = "CONFIG_BRIDGE_VLAN_FILTERING"
+
+// ErrNoVLANs is ErrUnsupported.
+var ErrNoVLANs = fmt.Errorf("VLAN filtering: %w, which was built without %s", ErrUnsupported, VLANOption)
+
 // CanFilterVLANs reports whether the kernel can make a bridge VLAN-aware. One that
 // cannot ignores the wish without a word when a bridge is made, and before that
 // there may be no bridge to look at; but it does not know the request for VLANs

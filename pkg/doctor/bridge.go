@@ -30,7 +30,8 @@ func Bridge(site *attach.Site, name string) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	found = append(found, spanningTree(l), vlans(br))
+	canFilter, err := bridge.CanFilterVLANs(site.Host())
+	found = append(found, spanningTree(l), vlans(br, canFilter || err != nil))
 	found = append(found, uplinks(l, ports)...)
 	return append(found, strangers(br, ports)...), nil
 }
@@ -45,7 +46,7 @@ func Joinable(name string, br bridge.Bridge, err error) Finding {
 	case errors.Is(err, bridge.ErrNotBridge):
 		return bad(object, "the device of that name is not a bridge", `name another "bridge"`)
 	case err != nil:
-		return bad(object, err.Error(), "see what the kernel says (dmesg)")
+		return bad(object, err.Error(), Remedy(err))
 	case !br.Up:
 		down := bad(object, "it is down: no frame passes", fmt.Sprintf("ip link set %s up", shell.Word(name)))
 		down.Limited = true
@@ -73,12 +74,15 @@ func spanningTree(l rtnl.Link) Finding {
 	return bad(about(l.Name), fmt.Sprintf("STP is on: a new port forwards nothing for %d s", 2*delay/perSecond), remedy)
 }
 
-func vlans(br bridge.Bridge) Finding {
+func vlans(br bridge.Bridge, canFilter bool) Finding {
 	if br.VLANAware {
 		return ok(about(br.Name), fmt.Sprintf("it is VLAN-aware, default VLAN %d", br.DefaultPVID))
 	}
-	return note(about(br.Name), "it is not VLAN-aware: no vlan or vlanTrunk, and its uplinks stay promiscuous",
-		fmt.Sprintf("ip link set %s type bridge vlan_filtering 1, if that is wanted", shell.Word(br.Name)))
+	remedy := fmt.Sprintf("ip link set %s type bridge vlan_filtering 1", shell.Word(br.Name))
+	if !canFilter {
+		remedy = kernelWithVLANs
+	}
+	return note(about(br.Name), "it is not VLAN-aware: no vlan or vlanTrunk, and its uplinks stay promiscuous", remedy+", if that is wanted")
 }
 
 func uplinks(br rtnl.Link, ports []rtnl.Link) (found []Finding) {

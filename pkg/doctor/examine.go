@@ -23,6 +23,9 @@ func Examine(name string) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(names) == 0 {
+		found = append(found, note("bridges", "tapbridge has no port here, so no bridge was looked at", "tapbridge doctor BRIDGE"))
+	}
 	for _, name := range names {
 		more, err := Bridge(site, name)
 		if err != nil {

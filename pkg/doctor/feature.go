@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
@@ -19,12 +20,18 @@ import (
 // kernel.
 type feature struct {
 	name   string
-	needed bool // by everybody
-	remedy string
+	needed bool   // by everybody
+	remedy string // where the kernel lacks it
 	ask    func(*port.Attachment)
 }
 
-const modulesOf = "load the kernel modules "
+// defaultOwner of a tap is that of package config, user and group.
+const defaultOwner = 107
+
+const (
+	modulesOf       = "load the kernel modules "
+	kernelWithVLANs = "a kernel with " + bridge.VLANOption
+)
 
 // features are tried from the plainest on, so that the first that fails tells most.
 var features = []feature{
@@ -37,7 +44,7 @@ var features = []feature{
 	{"macspoofchk", false, "Linux 5.18 or later", func(a *port.Attachment) { a.Table, a.Locked = port.Sticky, true }},
 	{"ipSpoofChk", false, modulesOf + guard.Modules, func(a *port.Attachment) { a.Guarded = true }},
 	{"portIsolation", false, "Linux 4.18 or later", func(a *port.Attachment) { a.Isolated = true }},
-	{"vlan and vlanTrunk", false, "a kernel with CONFIG_BRIDGE_VLAN_FILTERING", func(a *port.Attachment) { a.VLANs = "42PU" }},
+	{"vlan or vlanTrunk", false, kernelWithVLANs, func(a *port.Attachment) { a.VLANs = "42PU" }},
 	{"bandwidth", false, modulesOf + "ifb, sch_tbf, sch_ingress, cls_u32 and act_mirred", func(a *port.Attachment) {
 		a.ToGuest = shape.Limit{Rate: 1e6, Burst: 1e5}
 		a.FromGuest = a.ToGuest
@@ -55,7 +62,11 @@ func Kernel() ([]Finding, error) {
 	var found []Finding
 	var way *redirect.Pair
 	for i, f := range features {
-		got, err := f.try(site, fmt.Sprint("br", i))
+		got, err := f.try(site, fmt.Sprint("trial", i))
+		if remedy := ofNode(err); remedy != "" { // it keeps the others from working as well
+			found = append(found, failed(f.name, err, remedy))
+			break
+		}
 		if err != nil {
 			found = append(found, f.missing(err))
 			continue
@@ -79,11 +90,23 @@ func wayOfFrames(way *redirect.Pair) []Finding {
 }
 
 func (f feature) missing(err error) Finding {
-	says := fmt.Sprintf("%s does not work: %v", f.name, err)
-	if f.needed {
-		return bad("kernel", says, f.remedy)
+	remedy := f.remedy
+	if !lacking(err) {
+		remedy = Remedy(err)
 	}
-	return note("kernel", says, f.remedy+", if it is wanted")
+	found := failed(f.name, err, remedy)
+	if !f.needed {
+		found.Level = Note
+		found.Remedy += ", if it is wanted"
+	}
+	return found
+}
+
+// failed names the trial: the devices in the error are not the user's. What the error
+// says to do is not said twice.
+func failed(feature string, err error, remedy string) Finding {
+	why := strings.TrimSuffix(oneLine(err), ": "+remedy)
+	return bad("kernel", fmt.Sprintf("%s does not work in a trial: %s", feature, why), remedy)
 }
 
 // try returns what was made for the time of the trial.
@@ -92,7 +115,7 @@ func (f feature) try(site *attach.Site, onBridge string) (port.Port, error) {
 		ID:      port.ID{ContainerID: "doctor", IfName: "net1"},
 		Network: "doctor", Bridge: onBridge, Mode: port.Tap, Table: port.Kernel,
 		Guest: mac.Stable("doctor", f.name), MTU: bridge.DefaultMTU, PortMTU: bridge.DefaultMTU,
-		Access: tap.Access{Owner: 107, Group: 107},
+		Access: tap.Access{Owner: defaultOwner, Group: defaultOwner},
 	}
 	f.ask(&a)
 	if err := site.Apply(a, bridge.Bridge{Name: a.Bridge, MTU: a.PortMTU, VLANAware: a.VLANs != ""}); err != nil {

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 
 	"github.com/tapbridge/tapbridge/pkg/tap"
@@ -11,6 +12,11 @@ import (
 func Tun() Finding {
 	if err := tap.Available(); err != nil {
 		return bad("node", err.Error(), tap.Remedy)
+	}
+	const anybody = 0o006
+	if info, err := os.Stat(tap.Device); err == nil && info.Mode()&anybody != anybody {
+		return note("node", fmt.Sprintf("%s has mode %04o: a VMM of another user than its owner's cannot open it, such as of uid %d, the default owner of a tap",
+			tap.Device, info.Mode().Perm(), defaultOwner), "chmod 0666 "+tap.Device+", unless every VMM runs as root")
 	}
 	return ok("node", tap.Device+" works")
 }

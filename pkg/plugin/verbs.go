@@ -3,7 +3,6 @@ package plugin
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
@@ -89,7 +88,7 @@ func (r *request) del() error {
 		return err
 	}
 	defer site.Close()
-	err = forRoot(site.Remove(r.id()))
+	err = doctor.ForRoot(site.Remove(r.id()))
 	ipamErr := r.ipamDel()
 	if r.config.Reduced() && ipamErr != nil {
 		// The delegate's own keys are gone as well (Multus reduces the
@@ -191,7 +190,7 @@ func wrong(f doctor.Finding) error {
 func (r *request) openPod() (*attach.Site, error) {
 	site, err := attach.OpenPod(r.netNS)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", errEnvironment, netNS, forRoot(err))
+		return nil, fmt.Errorf("%w: %s: %w", errEnvironment, netNS, doctor.ForRoot(err))
 	}
 	same, err := site.OneSided()
 	if err == nil && same && !r.ownNetNSAllowed {
@@ -204,14 +203,6 @@ func (r *request) openPod() (*attach.Site, error) {
 	return site, nil
 }
 
-// forRoot says why somebody else is not permitted.
-func forRoot(err error) error {
-	if err != nil && os.Geteuid() != 0 {
-		err = fmt.Errorf("%w (tapbridge must be run by root)", err)
-	}
-	return err
-}
-
 func (r *request) openForRemoval() (*attach.Site, error) {
 	if r.netNS == "" {
 		return attach.Open()
@@ -222,15 +213,19 @@ func (r *request) openForRemoval() (*attach.Site, error) {
 // findBridge reads the bridge, or plans the one that will be made.
 func findBridge(site *attach.Site, c *config.Config) (bridge.Bridge, error) {
 	br, err := site.Bridge(c.Bridge)
-	if !errors.Is(err, bridge.ErrNotFound) {
-		return br, err
-	}
-	if !c.CreateBridge {
+	missing := errors.Is(err, bridge.ErrNotFound)
+	switch {
+	case missing && !c.CreateBridge:
 		return br, fmt.Errorf(`%w: create it, or set "createBridge": true`, err)
+	case err != nil && !missing, !missing && (br.VLANAware || !c.VLANs.Given()):
+		return br, err
 	}
 	canFilter, err := bridge.CanFilterVLANs(site.Host())
 	if err == nil && c.VLANs.Given() && !canFilter {
-		err = fmt.Errorf("create bridge %q: VLAN filtering: %w", c.Bridge, bridge.ErrUnsupported)
+		err = fmt.Errorf("bridge %q: %w", c.Bridge, bridge.ErrNoVLANs)
 	}
-	return c.NewBridge(canFilter), err
+	if missing {
+		br = c.NewBridge(canFilter)
+	}
+	return br, err
 }
