@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/tapbridge/tapbridge/internal/nstest"
+	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/doctor"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
@@ -71,12 +72,15 @@ func TestDoctor(t *testing.T) {
 		{"uplink down", "ip link set up0 down", "uplink up0 of br0", "it is down", "ip link set up0 up"},
 		{"uplink without carrier", "ip link add va type veth peer name vb; ip link add up1 link va type macvlan; ip link set up1 master br0 up", "uplink up1 of br0", "no carrier", "cable"},
 		{"small uplink", "ip link set br0 mtu 1400; ip link set br0 mtu 1500; ip link set up0 mtu 1400", "uplink up0 of br0", "MTU is 1400, less than the bridge's 1500", "ip link set up0 mtu 1500"},
-		{"learning", "bridge link set dev PORT learning on", "port PORT", "learning is on, want off", "restart the pod"},
-		{"entry missing", "bridge fdb del 52:54:00:00:00:01 dev PORT master", "port PORT", "FDB entry 52:54:00:00:00:01 is missing", "restart the pod"},
-		{"port off the bridge", "ip link set PORT nomaster", "port PORT", "bridge is none, want br0", "restart the pod"},
-		{"limit lifted", "tc qdisc del dev PORT ingress", "port PORT", "redirect from port to ifb is off", "restart the pod"},
-		{"port gone", "ip link del PORT", "port PORT", "is missing", "restart the pod"},
-		{"record lost", "ip link set PORT alias mine", "port PORT", `alias is "mine"`, "restart the pod"},
+		{"learning", "bridge link set dev PORT learning on", "port PORT", "learning is on, want off", "start tapbridge-agent"},
+		{"entry missing", "bridge fdb del 52:54:00:00:00:01 dev PORT master", "port PORT", "FDB entry 52:54:00:00:00:01 is missing", "start tapbridge-agent"},
+		{"port off the bridge", "ip link set PORT nomaster", "port PORT", "bridge is none, want br0", "start tapbridge-agent"},
+		{"limit lifted", "tc qdisc del dev PORT ingress", "port PORT", "redirect from port to ifb is off", "start tapbridge-agent"},
+		{"port gone", "ip link del PORT", "port PORT", "is missing", "delete the pod, or DEL and ADD again: no agent repairs it"},
+		{"tap gone", "nsenter --net=POD ip link del tap1", "port PORT", `tap "tap1" is missing`, "delete the pod, or DEL and ADD again: no agent repairs it"},
+		{"bridge gone", "ip link del br0", "port PORT", "bridge is none, want br0", "put bridge br0 right first; then start tapbridge-agent"},
+		{"port of a bridge that is down", "ip link set br0 down", "port PORT", "bridge br0 is down", "ip link set br0 up"},
+		{"record lost", "ip link set PORT alias mine", "port PORT", `alias is "mine"`, "delete the pod, or DEL and ADD again"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -84,7 +88,7 @@ func TestDoctor(t *testing.T) {
 			if found, code := p.findings(doctor.Bad); code != 0 || len(found) > 0 {
 				t.Fatalf("a healthy node: code %d, %+v", code, found)
 			}
-			p.run(strings.ReplaceAll(c.breakage, "PORT", patientPort))
+			p.run(strings.NewReplacer("PORT", patientPort, "POD", p.pod.Path).Replace(c.breakage))
 			found, code := p.findings(doctor.Bad)
 			if code != 1 || !slices.ContainsFunc(found, func(f doctor.Finding) bool {
 				return f.Object == strings.ReplaceAll(c.object, "PORT", patientPort) && strings.Contains(f.Says, c.says) && strings.Contains(f.Remedy, c.remedy)
@@ -116,14 +120,37 @@ func TestDoctorsRemediesForSTP(t *testing.T) {
 	}
 }
 
-// A pod that has died without a DEL is told from one that lives.
+// Where an agent runs, nobody is told to start one.
+func TestDoctorKnowsAnAgent(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t)
+	var agent *attach.Presence
+	var err error
+	p.host.Do(func() { agent, err = attach.AnnounceAgent() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer agent.Close()
+	p.run("bridge link set dev " + patientPort + " learning on; nsenter --net=" + p.pod.Path + " ip link del tap1")
+	found, _ := p.findings(doctor.Bad)
+	for says, remedy := range map[string]string{"learning is on": "tapbridge-agent repairs it; ", `tap "tap1" is missing`: "no agent repairs it"} {
+		if !slices.ContainsFunc(found, func(f doctor.Finding) bool {
+			return strings.Contains(f.Says, says) && strings.Contains(f.Remedy, remedy) && !strings.Contains(f.Remedy, "start tapbridge-agent")
+		}) {
+			t.Errorf("no %q with %q: %+v", says, remedy, found)
+		}
+	}
+}
+
+// A pod without a process is told from one that lives, but not taken for dead: after ADD it has none yet.
 func TestDoctorFindsLeftovers(t *testing.T) {
 	t.Parallel()
 	p := newPatient(t)
 	p.leave()
-	found, code := p.findings(doctor.Bad)
-	if code != 1 || len(found) != 1 || !strings.Contains(found[0].Says, "no process is left in the pod of container 4f5c") ||
-		!strings.Contains(found[0].Remedy, "CNI_COMMAND=DEL CNI_CONTAINERID=4f5c CNI_IFNAME=net1 tapbridge") {
+	found, code := p.findings(doctor.Note)
+	found = slices.DeleteFunc(found, func(f doctor.Finding) bool { return f.Object != "port "+patientPort })
+	if code != 0 || len(found) != 1 || !strings.Contains(found[0].Says, "no process is in the pod of container 4f5c: none yet, or none any more") ||
+		!strings.Contains(found[0].Remedy, "where the network has ipam with its whole configuration") || !strings.Contains(found[0].Remedy, "CNI_COMMAND=DEL CNI_CONTAINERID=4f5c CNI_IFNAME=net1 tapbridge") {
 		t.Errorf("code %d, %+v", code, found)
 	}
 }
@@ -139,7 +166,7 @@ func TestDoctorRemovesAHashedLeftover(t *testing.T) {
 		t.Fatalf("ADD: %s", stdout)
 	}
 	p.leave()
-	found, _ := p.findings(doctor.Bad)
+	found, _ := p.findings(doctor.Note)
 	remedy := "ip link del " + id.PortName()
 	if !slices.ContainsFunc(found, func(f doctor.Finding) bool {
 		return f.Object == "port "+id.PortName() && strings.Contains(f.Remedy, remedy+";") && !strings.Contains(f.Remedy, "CNI_CONTAINERID")
@@ -147,7 +174,7 @@ func TestDoctorRemovesAHashedLeftover(t *testing.T) {
 		t.Errorf("no %q: %+v", remedy, found)
 	}
 	p.run(remedy)
-	if found, _ := p.findings(doctor.Bad); slices.ContainsFunc(found, func(f doctor.Finding) bool { return strings.Contains(f.Object, id.PortName()) }) {
+	if found, _ := p.findings(doctor.Note); slices.ContainsFunc(found, func(f doctor.Finding) bool { return strings.Contains(f.Object, id.PortName()) }) {
 		t.Errorf("it is there: %+v", found)
 	}
 }

@@ -87,7 +87,7 @@ tb140d8a57b0ae  br0     veth            sticky  52:54:00:00:00:02  yes      vms 
 	wantTable(1, `
 PORT            BRIDGE  MODE  REDIRECT  TABLE   GUEST MAC          CARRIER  NETWORK  CONTAINER  IFNAME  STATE
 tb23cde16daab7  br0     tap   bpf       sticky  52:54:00:00:00:01  yes      vms      4f5c       net1    drift (1)
-tb140d8a57b0ae                                                     yes                                  drift (1)
+tb140d8a57b0ae                                                     ?                                    drift (1)
 ! tb23cde16daab7: learning is on, want off
 ! tb140d8a57b0ae: alias is "mine", want the record of an attachment: it cannot be told whose port this is
 `)

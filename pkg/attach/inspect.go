@@ -16,6 +16,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
+	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
 // Inspected is one port and how it stands.
@@ -23,6 +24,11 @@ type Inspected struct {
 	Attached            // without a record: the port alone
 	Carrier    *bool    // a VMM has the tap open; in mode veth: the pair is up; nil: not known
 	Wrong      []string // empty: as it should be
+	Lasting    []string // those of Wrong that no agent repairs
+	Unjoinable bool     // its bridge is missing, something else, or not VLAN-aware: nobody repairs what is wrong with the membership
+	OfBridge   []string // those of Wrong that are the bridge's
+	Failed     error    // what keeps Wrong from being complete; it is in it
+	Agent      bool     // one is there that repairs ports; not known to those who are not root
 	PodUnknown bool     // the pod's namespace could not be entered, only the bridge's side was compared
 	Deserted   bool     // the pod's namespace is kept by a mount alone: no process is in it
 	State      State    // with the table Follow: whether it is waited for
@@ -49,26 +55,23 @@ func (s *Site) Inspect() ([]Inspected, error) {
 			return nil, err
 		}
 	}
-	unfollowed := false
-	if slices.ContainsFunc(all, func(a Attached) bool { return a.Table == port.Follow }) {
-		followed, err := AgentRuns()
-		if err != nil && !errors.Is(err, os.ErrPermission) { // who is not root is not told
-			return nil, err
-		}
-		unfollowed = !followed && err == nil
+	agent, err := AgentRuns()
+	unknown := err != nil
+	if unknown && !errors.Is(err, os.ErrPermission) && slices.ContainsFunc(all, func(a Attached) bool { return a.Table == port.Follow }) {
+		return nil, err // but who is not root is not told
 	}
 	pods := s.namespaces()
 	var result []Inspected
 	for _, a := range all {
 		pod := pods[a.Port.NetNsID]
-		in, there, err := s.inspectCalmly(a, pod.path)
+		in, there, err := s.inspectCalmly(Inspected{Attached: a, Agent: agent}, pod.path)
 		if !there {
 			continue
 		}
-		in.Unfollowed = a.Table == port.Follow && unfollowed
+		in.Unfollowed = a.Table == port.Follow && !agent && !unknown
 		in.Deserted = pod.path != "" && !pod.inhabited
 		if err != nil { // one port must not hide the others
-			in.Wrong = append(in.Wrong, err.Error())
+			in.Failed, in.Wrong = err, append(in.Wrong, err.Error())
 		}
 		result = append(result, in)
 	}
@@ -79,11 +82,18 @@ func (s *Site) Inspect() ([]Inspected, error) {
 		if _, noRecord := port.ParseRecord(l.Alias); noRecord == nil {
 			continue // of an ADD under way, which had not marked it yet
 		}
-		carrier := l.Carrier()
-		result = append(result, Inspected{
-			Attached: Attached{Port: l}, Carrier: &carrier,
+		in := Inspected{
+			Attached: Attached{Port: l}, Agent: agent,
 			Wrong: []string{fmt.Sprintf("alias is %q, want the record of an attachment: it cannot be told whose port this is", l.Alias)},
-		})
+		}
+		if l.Kind == tap.Kind { // the other end of a veth pair tells nothing of a VMM
+			carrier := l.Carrier()
+			in.Carrier = &carrier
+		}
+		if !agent {
+			in.Lasting = in.Wrong
+		}
+		result = append(result, in)
 	}
 	return result, nil
 }
@@ -100,9 +110,10 @@ func (s *Site) Uplinks(name string) ([]bridge.Uplink, error) {
 }
 
 // inspectCalmly is false for a port that has gone since it was listed.
-func (s *Site) inspectCalmly(a Attached, path string) (in Inspected, there bool, err error) {
+func (s *Site) inspectCalmly(known Inspected, path string) (in Inspected, there bool, err error) {
+	a := known.Attached
 	err = s.Calmly(a.Bridge, func() (err error) {
-		if in, err = s.inspect(a, path); err == nil && len(in.Wrong) > 0 {
+		if in, err = s.inspect(known, path); err == nil && len(in.Wrong) > 0 {
 			return port.ErrDrift
 		}
 		return err
@@ -117,8 +128,8 @@ func (s *Site) inspectCalmly(a Attached, path string) (in Inspected, there bool,
 	return in, there || seekErr != nil, err
 }
 
-func (s *Site) inspect(a Attached, path string) (Inspected, error) {
-	in := Inspected{Attached: a}
+func (s *Site) inspect(in Inspected, path string) (Inspected, error) {
+	a := in.Attached
 	want, err := s.Want(a.Attachment)
 	if err != nil {
 		return in, err
@@ -156,25 +167,77 @@ func (s *Site) inspect(a Attached, path string) (Inspected, error) {
 	if errors.As(port.Diff(want, got), &drift) {
 		in.Wrong = drift.Differences
 	}
-	trouble, err := s.bridgeTrouble(a)
-	in.Wrong = append(in.Wrong, trouble...)
+	if in.Lasting, err = site.lasting(in, want, got); err != nil {
+		return in, err
+	}
+	err = s.inspectBridge(a, &in)
+	in.Wrong = append(in.Wrong, in.OfBridge...)
 	in.Carrier = site.carrier(a, in)
 	return in, err
 }
 
-// bridgeTrouble is what is wrong with the bridge, from the port's point of view.
-func (s *Site) bridgeTrouble(a Attached) (wrong []string, err error) {
+// inspectBridge looks for what is wrong with the bridge, from the port's point of view.
+func (s *Site) inspectBridge(a Attached, in *Inspected) error {
 	br, err := bridge.Find(s.host, a.Bridge)
 	if errors.Is(err, bridge.ErrNotFound) || errors.Is(err, bridge.ErrNotBridge) {
-		return nil, nil // the port is on none, which has been said
+		in.Unjoinable = true // the port is on none, which has been said
+		return nil
 	}
-	if err == nil && !br.Up {
-		wrong = append(wrong, fmt.Sprintf("bridge %s is down", br.Name))
+	if err != nil {
+		return err
 	}
-	if err == nil && br.MTU < a.MTU {
-		wrong = append(wrong, fmt.Sprintf("bridge %s has MTU %d, less than the guest's %d", br.Name, br.MTU, a.MTU))
+	in.Unjoinable = a.VLANs != "" && !br.VLANAware
+	if !br.Up {
+		in.OfBridge = append(in.OfBridge, fmt.Sprintf("bridge %s is down", br.Name))
 	}
-	return wrong, err
+	if br.MTU < a.MTU {
+		in.OfBridge = append(in.OfBridge, fmt.Sprintf("bridge %s has MTU %d, less than the guest's %d", br.Name, br.MTU, a.MTU))
+	}
+	return nil
+}
+
+// lasting are the differences that are left after a Repair of both sides: it makes no
+// device but an ifb, does not change who may open a tap, and leaves Kata's file, the pod
+// in mode veth and the MTU of its interface to others. The addresses of a guest that is
+// guarded no more are known to an agent at most that has seen them before.
+func (s *Site) lasting(in Inspected, want, got port.Port) ([]string, error) {
+	after := want.Like(got)
+	after.DAN = got.DAN
+	if _, there, err := s.portOf(in.ID); err != nil {
+		return nil, err
+	} else if !there { // or a stranger's is in its place
+		after.End, after.Bridge, after.FDB = got.End, got.Bridge, got.FDB
+	}
+	if got.Tap != nil || want.Tap == nil {
+		after.Access = got.Access
+	}
+	if want.Guard != nil && (got.Guard == nil || got.Guard.Addresses == "") && !in.Agent {
+		after.Guard = got.Guard
+	}
+	for _, d := range []struct {
+		after **port.Device
+		got   *port.Device
+	}{{&after.Pod, got.Pod}, {&after.Tap, got.Tap}} {
+		if *d.after == nil {
+			continue
+		}
+		l, there, err := s.inPod(in.ID, *d.after)
+		if err != nil {
+			return nil, err
+		}
+		if !there || !ours(l, in.ID) || in.Mode == port.Veth {
+			*d.after = d.got
+		}
+	}
+	if after.Pod != nil && got.Pod != nil {
+		pod := *after.Pod
+		pod.MTU, after.Pod = got.Pod.MTU, &pod
+	}
+	var drift *port.Drift
+	if errors.As(port.Diff(want, after), &drift) {
+		return drift.Differences, nil
+	}
+	return nil, nil
 }
 
 // carrier tells whether a VMM is there. A pair of veth ends has carrier also

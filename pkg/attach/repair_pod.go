@@ -43,14 +43,11 @@ func (r *repairs) repairPod() error {
 // lost it. Without an index there is none, or a stranger's is in its place.
 func (r *repairs) podDevice(want *port.Device) (placed, error) {
 	d := placed{wanted: want, conn: r.pod}
-	l, there, err := find(r.pod, want.Name)
-	if err != nil {
+	l, there, err := r.inPod(r.a.ID, want)
+	if err != nil || !there {
 		return d, err
 	}
-	if !there {
-		if l, there, err = r.renamed(want); err != nil || !there {
-			return d, err
-		}
+	if l.Name != want.Name {
 		if err := r.rename(r.pod, l, want.Name); err != nil {
 			return d, err
 		}
@@ -61,10 +58,15 @@ func (r *repairs) podDevice(want *port.Device) (placed, error) {
 	return d, nil
 }
 
-func (r *repairs) renamed(want *port.Device) (rtnl.Link, bool, error) {
-	links, err := r.pod.Links()
-	for _, l := range belonging(links, r.a.ID) {
-		if l.Kind == want.Kind && l.Group == r.a.Group() {
+// inPod finds what is there under a device's name, else ours under another one.
+func (s *Site) inPod(id port.ID, want *port.Device) (rtnl.Link, bool, error) {
+	l, there, err := find(s.pod, want.Name)
+	if err != nil || there {
+		return l, there, err
+	}
+	links, err := s.pod.Links()
+	for _, l := range belonging(links, id) {
+		if l.Kind == want.Kind && l.Group == id.Group() {
 			return l, true, err
 		}
 	}

@@ -65,6 +65,41 @@ func TestNothingElseIsRepaired(t *testing.T) {
 	})
 }
 
+// What `tapbridge doctor` takes for beyond an agent is what a repair leaves.
+func TestLastingIsWhatRepairLeaves(t *testing.T) {
+	eachMode(t, func(n *node, a port.Attachment) {
+		for _, d := range disturbances {
+			if !slices.Contains(d.modes, a.Mode) {
+				continue
+			}
+			n.mustApply(a)
+			n.mustAdmit(a)
+			n.disturb(d, a)
+			var all []Inspected
+			n.site(func(s *Site) {
+				var err error
+				if all, err = s.Inspect(); err != nil {
+					n.Fatal(err)
+				}
+			})
+			beyond := d.beyondRepair() || d.podsOwn(a)
+			says := named(d.says, a)
+			for _, in := range all {
+				for _, wrong := range in.Wrong {
+					unseen := strings.Contains(d.command, "nft") && (wrong == "ipSpoofChk is off, want on" || strings.HasPrefix(wrong, "ipSpoofChk: addresses"))
+					if unrecorded := in.Network == ""; unrecorded || unseen {
+						continue // an agent may have seen what is not known here
+					}
+					if is := slices.Contains(in.Lasting, wrong); is != beyond && (!beyond || strings.HasPrefix(wrong, says)) {
+						n.Errorf("%s: %q is said to last: %v, want %v", d.command, wrong, is, beyond)
+					}
+				}
+			}
+			n.tidy(a)
+		}
+	})
+}
+
 // A bridge that comes again gets its ports back, but not one whose guest's MAC has
 // been given away meanwhile.
 func TestNewBridgeGetsItsPortBack(t *testing.T) {

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/tapbridge/tapbridge/internal/shell"
 	"github.com/tapbridge/tapbridge/pkg/attach"
@@ -33,21 +34,45 @@ func unfollowed(p attach.Inspected) Finding {
 	return note("port "+p.Port.Name, fmt.Sprintf("nobody follows its guest, the port stays %s", p.State), startAgent)
 }
 
-const startAgent = "start tapbridge-agent in the bridge's network namespace"
+const (
+	startAgent = "start tapbridge-agent in the bridge's network namespace"
+	makeAnew   = "delete the pod, or DEL and ADD again"
+)
 
 func inspected(p attach.Inspected) (found []Finding) {
 	object := "port " + p.Port.Name
 	for _, wrong := range p.Wrong {
-		found = append(found, bad(object, wrong, "let tapbridge-agent put it right, undo what has changed it, or restart the pod"))
+		found = append(found, bad(object, wrong, remedy(p, wrong)))
 	}
 	if p.Unfollowed {
 		found = append(found, unfollowed(p))
 	}
 	if p.Deserted {
-		found = append(found, bad(object, fmt.Sprintf("no process is left in the pod of container %s", p.ContainerID),
-			"if the runtime does not know it any more: "+removal(p)))
+		found = append(found, note(object, fmt.Sprintf("no process is in the pod of container %s: none yet, or none any more", p.ContainerID),
+			"only if the runtime does not know the container any more, and where the network has ipam with its whole configuration and CNI_PATH, else the address stays taken: "+removal(p)))
 	}
 	return found
+}
+
+// remedy is for one of the differences of p.
+func remedy(p attach.Inspected, wrong string) string {
+	switch {
+	case p.Failed != nil && wrong == p.Failed.Error():
+		return Remedy(p.Failed)
+	case slices.Contains(p.OfBridge, wrong):
+		return fmt.Sprintf("ip link set %s up, with an MTU of %d at least", shell.Word(p.Bridge), p.MTU)
+	}
+	advice := startAgent + ", undo what has changed it, or " + makeAnew
+	switch {
+	case slices.Contains(p.Lasting, wrong):
+		advice = makeAnew + ": no agent repairs it"
+	case p.Agent:
+		advice = "tapbridge-agent repairs it; where it does not, its log says why: " + makeAnew
+	}
+	if p.Unjoinable {
+		return fmt.Sprintf("put bridge %s right first; then %s", p.Bridge, advice)
+	}
+	return advice
 }
 
 // removal is the command that removes a port. No DEL can have the hash of an id.
