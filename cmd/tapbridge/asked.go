@@ -9,16 +9,22 @@ import (
 // asked is what a port was asked to have, as the configuration's keys of the same
 // names say it.
 type asked struct {
-	MACSpoofCheck bool       `json:"macspoofchk"`
-	IPSpoofCheck  bool       `json:"ipSpoofChk"`
-	Isolation     bool       `json:"portIsolation"`
-	Hairpin       bool       `json:"hairpinMode"`
-	VLAN          *uint16    `json:"vlan"`      // null: untagged frames go nowhere, or the bridge is not VLAN-aware
-	Trunk         []trunk    `json:"vlanTrunk"` // what the guest may tag
-	KeepDefault   bool       `json:"preserveDefaultVlan"`
-	Bandwidth     *bandwidth `json:"bandwidth"` // null: no limit
-	DAN           bool       `json:"dan"`
-	Promote       bool       `json:"promote"`
+	MACTable      string      `json:"macTableManager"`
+	FDB           *port.Table `json:"fdb"` // null: kernel has none
+	MultiQueue    bool        `json:"multiQueue"`
+	Owner         *int64      `json:"owner"` // on the node, also where the pod's user namespace has another id for it; null: no tap
+	Group         *int64      `json:"group"`
+	MACSpoofCheck bool        `json:"macspoofchk"`
+	IPSpoofCheck  bool        `json:"ipSpoofChk"`
+	Isolation     bool        `json:"portIsolation"`
+	Hairpin       bool        `json:"hairpinMode"`
+	VLAN          *uint16     `json:"vlan"`      // null: untagged frames go nowhere, or the bridge is not VLAN-aware
+	Trunk         []trunk     `json:"vlanTrunk"` // what the guest may tag
+	KeepDefault   bool        `json:"preserveDefaultVlan"`
+	Bandwidth     *bandwidth  `json:"bandwidth"` // null: no limit
+	DAN           bool        `json:"dan"`
+	Promote       bool        `json:"promote"`
+	Masquerade    bool        `json:"ipMasq"`
 }
 
 // trunk is one VLAN, or a range.
@@ -39,7 +45,16 @@ type bandwidth struct {
 func askedOf(a port.Attachment) asked {
 	all := asked{
 		MACSpoofCheck: a.Locked, IPSpoofCheck: a.Guarded, Isolation: a.Isolated, Hairpin: a.Hairpin,
-		Trunk: []trunk{}, DAN: a.DAN, Promote: a.Promote,
+		Trunk: []trunk{}, DAN: a.DAN, Promote: a.Promote, MultiQueue: a.Access.MultiQueue, Masquerade: a.Masquerade,
+	}
+	switch a.Table {
+	case port.Kernel:
+		all.MACTable = "kernel"
+	case port.Sticky, port.Static, port.Roaming, port.Follow:
+		all.MACTable, all.FDB = "libvirt", &a.Table
+	}
+	if a.Mode == port.Tap || a.Mode == port.HostTap {
+		all.Owner, all.Group = &a.Access.Owner, &a.Access.Group
 	}
 	ranges, _ := a.VLANs.Ranges() // a record with others is none (port.ParseRecord)
 	for _, v := range ranges {

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -19,31 +20,40 @@ func TestJSONSaysWhatWasAskedFor(t *testing.T) {
 	t.Parallel()
 	aware := bridge.Bridge{Name: "br0", Index: 1, MTU: 1500, VLANAware: true, DefaultPVID: 1}
 	plain := bridge.Bridge{Name: "br0", Index: 1, MTU: 1500}
-	const off = `"macspoofchk":false,"ipSpoofChk":false,"portIsolation":false,"hairpinMode":false`
+	const kernel = `"macTableManager":"kernel","fdb":null,"multiQueue":false,"owner":107,"group":107,`
+	const off = kernel + `"macspoofchk":false,"ipSpoofChk":false,"portIsolation":false,"hairpinMode":false`
 	for _, c := range []struct {
 		on          bridge.Bridge
 		given, want string
 	}{
-		{plain, ``, off + `,"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`},
-		{aware, ``, off + `,"vlan":1,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`},
-		{aware, `,"vlan":42`, off + `,"vlan":42,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`},
+		{plain, ``, off + `,"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false,"ipMasq":false`},
+		{aware, ``, off + `,"vlan":1,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false,"ipMasq":false`},
+		{aware, `,"vlan":42`, off + `,"vlan":42,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false,"ipMasq":false`},
 		{
 			aware, `,"vlan":42,"vlanTrunk":[{"id":5},{"minID":10,"maxID":20}],"preserveDefaultVlan":true,"mode":"host-tap","dan":true`,
-			off + `,"vlan":42,"vlanTrunk":[{"id":5},{"minID":10,"maxID":20}],"preserveDefaultVlan":true,"bandwidth":null,"dan":true,"promote":false`,
+			off + `,"vlan":42,"vlanTrunk":[{"id":5},{"minID":10,"maxID":20}],"preserveDefaultVlan":true,"bandwidth":null,"dan":true,"promote":false,"ipMasq":false`,
 		},
 		{
 			plain, `,"macTableManager":"libvirt","macspoofchk":true,"portIsolation":true`,
-			`"macspoofchk":true,"ipSpoofChk":false,"portIsolation":true,"hairpinMode":false,"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`,
+			`"macTableManager":"libvirt","fdb":"sticky","multiQueue":false,"owner":107,"group":107,"macspoofchk":true,"ipSpoofChk":false,"portIsolation":true,"hairpinMode":false,"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false,"ipMasq":false`,
 		},
 		{
 			plain, `,"ipam":{"type":"static"},"ipSpoofChk":true,"hairpinMode":true`,
-			`"macspoofchk":false,"ipSpoofChk":true,"portIsolation":false,"hairpinMode":true,"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`,
+			kernel + `"macspoofchk":false,"ipSpoofChk":true,"portIsolation":false,"hairpinMode":true,"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false,"ipMasq":false`,
 		},
-		{plain, `,"promote":true`, off + `,"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":true`},
-		{aware, `,"vlanTrunk":[{"id":5}]`, off + `,"vlan":null,"vlanTrunk":[{"id":5}],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false`},
+		{plain, `,"promote":true`, off + `,"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":true,"ipMasq":false`},
+		{
+			plain, `,"macTableManager":"libvirt","fdb":"roaming","multiQueue":true,"owner":0,"group":-1,"ipam":{"type":"static"},"isGateway":true,"ipMasq":true`,
+			`"macTableManager":"libvirt","fdb":"roaming","multiQueue":true,"owner":0,"group":-1,"macspoofchk":false,"ipSpoofChk":false,"portIsolation":false,"hairpinMode":false,"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false,"ipMasq":true`,
+		},
+		{
+			plain, `,"mode":"veth"`,
+			strings.ReplaceAll(off, "107", "null") + `,"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false,"ipMasq":false`,
+		},
+		{aware, `,"vlanTrunk":[{"id":5}]`, off + `,"vlan":null,"vlanTrunk":[{"id":5}],"preserveDefaultVlan":false,"bandwidth":null,"dan":false,"promote":false,"ipMasq":false`},
 		{
 			plain, `,"bandwidth":{"egressRate":8000,"egressBurst":800000}`,
-			off + `,"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":{"ingressRate":0,"ingressBurst":0,"egressRate":8000,"egressBurst":800000},"dan":false,"promote":false`,
+			off + `,"vlan":null,"vlanTrunk":[],"preserveDefaultVlan":false,"bandwidth":{"ingressRate":0,"ingressBurst":0,"egressRate":8000,"egressBurst":800000},"dan":false,"promote":false,"ipMasq":false`,
 		},
 	} {
 		a := plan(t, c.on, c.given)
@@ -99,7 +109,7 @@ func TestPortsTellOfLimits(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("bandwidth (-want +got):\n%s", diff)
 	}
-	for _, key := range []string{"macspoofchk", "ipSpoofChk", "portIsolation", "hairpinMode", "vlan", "vlanTrunk", "preserveDefaultVlan", "bandwidth", "dan", "promote"} {
+	for _, key := range []string{"macspoofchk", "ipSpoofChk", "portIsolation", "hairpinMode", "vlan", "vlanTrunk", "preserveDefaultVlan", "bandwidth", "dan", "promote", "macTableManager", "fdb", "multiQueue", "owner", "group", "ipMasq"} {
 		known := slices.ContainsFunc(config.Keys, func(k config.Key) bool { return k.Name == key })
 		if _, there := rows[0][key]; !there || !known {
 			t.Errorf("%q is in the row: %v, a key of the configuration: %v", key, there, known)

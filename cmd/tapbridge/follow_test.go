@@ -7,6 +7,7 @@ import (
 
 	"github.com/tapbridge/tapbridge/internal/nstest"
 	"github.com/tapbridge/tapbridge/pkg/attach"
+	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
 // Without an agent a guest is attached that the bridge can learn, and refused where
@@ -38,7 +39,7 @@ func TestFollowWithoutAnAgent(t *testing.T) {
 		t.Helper()
 		got, stdout, _ := call(host, nil, "", "ports", "-o", "json")
 		var rows []row
-		if err := json.Unmarshal([]byte(stdout), &rows); err != nil || len(rows) != 1 || got != code || string(rows[0].State) != state || rows[0].Unfollowed != unfollowed || rows[0].Table != "follow" {
+		if err := json.Unmarshal([]byte(stdout), &rows); err != nil || len(rows) != 1 || got != code || string(rows[0].State) != state || rows[0].Unfollowed != unfollowed || rows[0].FDB == nil || *rows[0].FDB != port.Follow {
 			t.Errorf("code %d, %v: %s; want code %d, state %q, unfollowed %v", got, err, stdout, code, state, unfollowed)
 		}
 	}

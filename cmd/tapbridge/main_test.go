@@ -99,6 +99,9 @@ tb140d8a57b0ae                                                     ?            
 	if r := rows[0]; r.Port != "tb23cde16daab7" || r.Carrier == nil || !*r.Carrier || len(r.Drift) != 1 || r.TapMAC != "fe:54:00:00:00:01" || r.Redirect != "bpf" {
 		t.Errorf("JSON says %+v", r)
 	}
+	if r := rows[1]; r.Carrier != nil || r.MACTable != "" || r.Owner != nil {
+		t.Errorf("of a port without a record JSON says %+v", r)
+	}
 	host.Run(t, "ip", "link", "set", "br0", "down")
 	if code, stdout, _ := call(host, nil, "", "ports"); code != 1 || !strings.Contains(stdout, "! tb23cde16daab7: bridge br0 is down") {
 		t.Errorf("with the bridge down: code %d\n%s", code, stdout)

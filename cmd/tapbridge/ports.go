@@ -13,23 +13,23 @@ import (
 
 // row is one port as `tapbridge ports -o json` prints it.
 type row struct {
-	Port        string     `json:"port"`
-	Bridge      string     `json:"bridge"`
-	Mode        port.Mode  `json:"mode"`
-	Table       port.Table `json:"table"` // kernel, or libvirt's sticky, static, roaming, follow
-	Network     string     `json:"network"`
-	ContainerID string     `json:"containerID"`
-	IfName      string     `json:"ifname"`
-	GuestMAC    string     `json:"guestMAC"`
-	TapMAC      string     `json:"tapMAC"`
-	MTU         int        `json:"mtu"` // the guest's
+	Port        string    `json:"port"`
+	Bridge      string    `json:"bridge"`
+	Mode        port.Mode `json:"mode"`
+	Network     string    `json:"network"`
+	ContainerID string    `json:"containerID"`
+	IfName      string    `json:"ifname"`
+	GuestMAC    string    `json:"guestMAC"`
+	TapMAC      string    `json:"tapMAC"`
+	MTU         int       `json:"mtu"` // the guest's
 	asked
+	table      port.Table   // kernel, or the kind of libvirt's entry
 	State      attach.State `json:"state,omitempty"`      // with follow: waiting, or running
 	Unfollowed bool         `json:"unfollowed,omitempty"` // with follow: no agent is there
 	Mute       bool         `json:"mute,omitempty"`       // and the port is locked, so that its guest cannot say anything
 	Carrier    *bool        `json:"carrier"`              // null: not known
-	Redirect   string       `json:"redirect,omitempty"`   // in mode tap, between pod interface and tap: bpf, or mirred where the kernel has or permits no bpf
-	Promoted   string       `json:"promoted,omitempty"`   // the tap on the host, while that is the port
+	Redirect   string       `json:"redirect"`             // "": none, or not known; in mode tap, between pod interface and tap: bpf, or mirred where the kernel has or permits no bpf
+	Promoted   string       `json:"promoted"`             // the tap on the host, while that is the port and there is no redirect; else ""
 	Drift      []string     `json:"drift"`                // empty: as it should be
 	Unchecked  string       `json:"unchecked,omitempty"`
 	Uplinks    []uplink     `json:"uplinks"` // of its bridge
@@ -133,7 +133,7 @@ func readUplinks(site *attach.Site, bridge string) ([]uplink, error) {
 
 func describe(p attach.Inspected) row {
 	r := row{
-		Port: p.Port.Name, Bridge: p.Bridge, Mode: p.Mode, Table: p.Table,
+		Port: p.Port.Name, Bridge: p.Bridge, Mode: p.Mode, table: p.Table,
 		Network: p.Network, ContainerID: p.ContainerID, IfName: p.IfName,
 		GuestMAC: p.Guest.String(), TapMAC: p.Port.MAC().String(), MTU: p.MTU,
 		asked: askedOf(p.Attachment),
@@ -158,7 +158,7 @@ func printTable(w io.Writer, rows []row) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "PORT\tBRIDGE\tMODE\tREDIRECT\tTABLE\tGUEST MAC\tCARRIER\tNETWORK\tCONTAINER\tIFNAME\tSTATE")
 	for _, r := range rows {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Port, r.Bridge, r.Mode, r.way(), r.Table,
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Port, r.Bridge, r.Mode, r.way(), r.table,
 			r.GuestMAC, r.carrier(), r.Network, short(r.ContainerID), r.IfName, r.state())
 	}
 	if err := t.Flush(); err != nil {
