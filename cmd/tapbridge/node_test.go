@@ -48,7 +48,7 @@ func findingsOnNode(t *testing.T, prepare string) (found []doctor.Finding, code 
 func TestDoctorsRemedyIsForTheError(t *testing.T) {
 	for _, c := range []struct{ name, prepare, says, remedy string }{
 		{"/run is read-only", "mount -t tmpfs none /run; mount -o remount,ro /run", "mode veth does not work in a trial: lock bridge", "it must be there and writable"},
-		{"/proc/sys is read-only", "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys", "read-only file system", "it must be there and writable"},
+		{"/proc/sys is read-only", "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys", "/disable_ipv6: read-only file system", "it must be there and writable"},
 		{"no /dev/net/tun", "mount -t tmpfs none /dev/net", "mode host-tap does not work in a trial: create tap", "load the tun module (modprobe tun), and give the plugin /dev/net/tun"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

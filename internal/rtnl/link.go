@@ -181,7 +181,7 @@ func (c *Conn) Mute(names ...string) error {
 func write(path, value string) error {
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return fmt.Errorf("open %s: %w", path, err)
 	}
 	_, err = unix.Write(fd, []byte(value))
 	return errors.Join(err, unix.Close(fd))

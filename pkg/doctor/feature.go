@@ -63,7 +63,7 @@ func Kernel() ([]Finding, error) {
 	var way *redirect.Pair
 	for i, f := range features {
 		got, err := f.try(site, fmt.Sprint("trial", i))
-		if remedy := ofNode(err); remedy != "" { // it keeps the others from working as well
+		if remedy := ofNode(err); f.needed && remedy != "" { // it keeps the others from working as well
 			found = append(found, failed(f.name, err, remedy))
 			break
 		}
