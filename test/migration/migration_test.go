@@ -266,7 +266,7 @@ func (w *watcher) look(old seat, beyond int) {
 	w.mu.Lock()
 	fresh := w.fresh
 	w.mu.Unlock()
-	now := look{at: time.Now()}
+	var now look
 	var errTarget error
 	source, err := old.hasEntry()
 	if now.source = source; fresh != nil {
@@ -278,6 +278,7 @@ func (w *watcher) look(old seat, beyond int) {
 	if err := errors.Join(err, errTarget, errSwitch); err != nil {
 		w.l.Error(err)
 	}
+	now.at = time.Now() // what was seen is not younger
 	w.looks = append(w.looks, now)
 }
 
@@ -301,7 +302,8 @@ func first(looks []look, then time.Time, wanted func(look) bool) time.Time {
 type outcome struct {
 	kind
 	moves
-	lost  [][3]int // of each client: before, while and after the VM stood still
+	lost  [][3]int          // of each client: before, while and after the VM stood still
+	late  [][]time.Duration // after that, when
 	looks []look
 	died  bool // the VM, which QEMU has not brought over alive: that tells nothing of the network
 }
@@ -358,7 +360,8 @@ func migrate(t *testing.T, s system, saved string, k kind) (o outcome) {
 	m.found = first(w.looks, m.resumed, func(l look) bool { return l.announced && (k.Table != port.Follow || l.target && !l.source) })
 	o.moves, o.looks = m, w.looks
 	for _, c := range l.clients {
-		o.lost = append(o.lost, c.lost(m))
+		lost, late := c.lost(m)
+		o.lost, o.late = append(o.lost, lost), append(o.late, late)
 	}
 	return o
 }
@@ -403,7 +406,7 @@ func (o outcome) check(t *testing.T) {
 	case port.Follow:
 		for i, place := range places {
 			if lost := o.lost[i]; lost[before] > 0 || lost[after] > 0 {
-				t.Errorf("the client on the %s loses %d before and %d after the VM stood still", place, lost[before], lost[after])
+				t.Errorf("the client on the %s loses %d before and %d after the VM stood still, %v after it was found", place, lost[before], lost[after], o.late[i])
 			}
 		}
 	}

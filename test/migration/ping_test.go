@@ -167,8 +167,9 @@ type moves struct {
 // stopped, while it stood still, and after. To that time belong those that were under
 // way when it stopped, which is told by the others' answers, and those until the VM has
 // been found. An answer that the VM gives where it
-// goes to, to a request of long before, comes too late: its tap has kept it.
-func (p *pinger) lost(m moves) (lost [3]int) {
+// goes to, to a request of long before, comes too late: its tap has kept it. Of those
+// lost after that it also returns how long after.
+func (p *pinger) lost(m moves) (lost [3]int, late []time.Duration) {
 	var there, here time.Duration // the slowest answers
 	for number, took := range p.took {
 		if at := p.sent[number]; at.Add(took).Before(m.stopped) {
@@ -191,6 +192,9 @@ func (p *pinger) lost(m moves) (lost [3]int) {
 		if !answered {
 			lost[phase]++
 		}
+		if !answered && phase == 2 {
+			late = append(late, at.Sub(m.found))
+		}
 	}
-	return lost
+	return lost, late
 }
