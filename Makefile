@@ -41,8 +41,8 @@ buildah:
 .PHONY: test
 test: tools build ## all tests, on the real kernel in network namespaces of their own (as root)
 	go vet ./...
-	go test -parallel 6 ./... # more than there are CPUs: most of them wait for the kernel
-	cd test && go vet ./... && TAPBRIDGE_TEST_QEMU=1 go test -count=1 -timeout 30m $$(go list ./... | grep -v /bandwidth)
+	go test -p 3 -parallel 6 ./... # more than there are CPUs: most of them wait for the kernel
+	cd test && go vet ./... && TAPBRIDGE_TEST_QEMU=1 go test -count=1 -p 3 -timeout 30m ./kernel $$(go list ./... | grep -Ev '/(bandwidth|kernel)$$') # the longest first
 	cd test && go test -count=1 ./bandwidth # alone: it measures rates
 	cd test/deploy && go vet ./... && go test -count=1 ./...
 	cd test/bench && go vet ./... && go test -count=1 ./...
