@@ -138,6 +138,11 @@ func (d folder) tidy(sandbox string) error { return d.unlink(draft(sandbox)) }
 
 func (d folder) unlink(name string) error {
 	err := unix.Unlinkat(int(d.Fd()), name, 0)
+	if errors.Is(err, unix.EROFS) { // also of a name that is not there (fs/namei.c, do_unlinkat)
+		if missing := unix.Fstatat(int(d.Fd()), name, new(unix.Stat_t), unix.AT_SYMLINK_NOFOLLOW); missing != nil {
+			err = missing
+		}
+	}
 	if err == nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENAMETOOLONG) {
 		return nil
 	}

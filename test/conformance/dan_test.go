@@ -153,6 +153,24 @@ func writeText(t testing.TB, path, text string) {
 	}
 }
 
+// Where /run is read-only, DEL succeeds unless there is something of ours in the folder.
+func TestDANOnAReadOnlyFileSystem(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	script := "mount -t tmpfs none /run; mkdir -p /run/kata-containers/dans; mount -o remount,ro /run"
+	n.unchanged(func() {
+		n.call("ADD", n.conf()).ok()
+		for range 2 {
+			n.prepare("DEL", n.conf()).masked(script).run().silent()
+		}
+	})
+	k := newKata(t)
+	k.run("ADD", k.conf()).ok()
+	k.prepare("DEL", k.conf()).masked(k.script()+"; mount -o remount,bind,ro /run/kata-containers").run().fails(anyCode, "c1.json", "read-only file system")
+	k.run("DEL", k.conf()).silent()
+	k.wantDevices(0, "after DEL")
+}
+
 // Networks of one sandbox that are added and deleted at once share one file.
 func TestDANInParallel(t *testing.T) {
 	t.Parallel()
