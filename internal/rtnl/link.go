@@ -177,6 +177,15 @@ func (c *Conn) Mute(names ...string) error {
 	})
 }
 
+// CanMute reports why Mute could not work on any device, if so. It writes nothing.
+func CanMute() error {
+	file := muteFile("default") // of devices to come
+	if err := unix.Access(file, unix.W_OK); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("write %s: %w", file, err)
+	}
+	return nil
+}
+
 // write needs neither Go's poller nor to create the file.
 func write(path, value string) error {
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)

@@ -119,7 +119,7 @@ func openLocks() (*os.File, error) {
 		fd, err = open()
 	}
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: lockFile, Err: err}
+		return nil, remedied("/run", &fs.PathError{Op: "open", Path: lockFile, Err: err})
 	}
 	return os.NewFile(uintptr(fd), lockFile), nil
 }

@@ -59,6 +59,7 @@ var codes = []struct {
 	{tap.ErrUnmapped, types.ErrInvalidNetworkConfig},
 	{gateway.ErrUnsupported, codeUnavailable},
 	{guard.ErrUnsupported, codeUnavailable},
+	{unix.EROFS, codeUnavailable},
 	{gateway.ErrAddress, types.ErrInvalidNetworkConfig},
 	{config.ErrInvalid, types.ErrInvalidNetworkConfig},
 	{attach.ErrStale, types.ErrTryAgainLater},

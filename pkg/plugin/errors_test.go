@@ -41,6 +41,7 @@ func TestCodes(t *testing.T) {
 		{fmt.Errorf("%w: %w", errUnavailable, bridge.ErrNotFound), 50},
 		{tap.ErrUnsupported, 50},
 		{tap.ErrNoDevice, 50},
+		{unix.EROFS, 50},
 		{errLimited, 51},
 		{&port.Drift{}, 100},
 		{unix.EPERM, 999},

@@ -138,6 +138,9 @@ func (r *request) status() error {
 		return fmt.Errorf("%w: %w", errUnavailable, err)
 	}
 	defer site.Close()
+	if err := attach.Possible(); err != nil {
+		return fmt.Errorf("%w: %w", errUnavailable, err)
+	}
 	if c.Mode != port.Veth {
 		if err := wrong(doctor.Tun()); err != nil {
 			return err

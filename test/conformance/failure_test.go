@@ -80,14 +80,20 @@ var faults = map[string]fault{
 
 	"no /dev/net/tun":        {code: 50, modes: withTap, mask: "mount -t tmpfs none /dev/net"},
 	"no tun device":          {code: 50, modes: withTap, mask: "mount --bind /dev/null /dev/net/tun"},
-	"/proc/sys is read-only": {mask: "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys"},
-	"/run is read-only":      {mask: "mount -t tmpfs -o ro none /run"},
+	"/proc/sys is read-only": {code: 50, mask: readOnly["/proc/sys"]},
+	"/run is read-only":      {code: 50, mask: readOnly["/run"]},
 	"result cannot be told":  {full: true, conf: recording},
 
 	"new bridge, name is taken":         {conf: newBridge, setup: inPod("ip link add net1 type bridge")},
 	"new bridge, no /dev/net/tun":       {code: 50, modes: withTap, conf: newBridge, mask: "mount -t tmpfs none /dev/net"},
 	"new bridge, delegate fails":        {conf: newBridge.with(recording), setup: delegateAnswers(failure(105, "no"))},
 	"new bridge, result cannot be told": {conf: newBridge, full: true},
+}
+
+// readOnly are scripts for a mount namespace, by what they mount so.
+var readOnly = map[string]string{
+	"/proc/sys": "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys",
+	"/run":      "mount -t tmpfs -o ro none /run",
 }
 
 var newBridge = conf{"bridge": "br1", "createBridge": true}

@@ -11,8 +11,8 @@ import (
 // Whatever fails, addresses, sysctls and rules are as before.
 func TestGatewayFailureLeavesNothing(t *testing.T) {
 	for name, f := range map[string]fault{
-		"/run is read-only":            {conf: masq, mask: "mount -t tmpfs -o ro none /run"},
-		"/proc/sys is read-only":       {conf: masq, mask: "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys"},
+		"/run is read-only":            {code: 50, conf: masq, mask: readOnly["/run"]},
+		"/proc/sys is read-only":       {code: 50, conf: masq, mask: readOnly["/proc/sys"]},
 		"no forwarding":                {conf: masq, mask: "mount --bind /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/ip_forward; mount -o remount,bind,ro /proc/sys/net/ipv4/ip_forward"},
 		"result cannot be told":        {conf: masq, full: true},
 		"route from advertisements":    {code: 7, conf: masq, setup: onHost("ip link add ra0 type bridge\nip link set ra0 up\nip -6 route add default dev ra0 proto ra")},

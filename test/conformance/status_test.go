@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -49,6 +50,26 @@ func Test75NotAvailable(t *testing.T) {
 				t.Errorf("what to do is to be said once: %s", f.Msg)
 			}
 		}
+	})
+}
+
+// Where ADD cannot write what it must, both say so, with the remedy; STATUS writes
+// nothing to find out.
+func TestReadOnlyFileSystems(t *testing.T) {
+	eachMode(t, func(t *testing.T, n *node) {
+		for mount, script := range readOnly {
+			n.prepare("STATUS", n.conf(), noAttachment).masked(script).run().fails(50, "read-only file system: mount "+mount+" writable")
+			n.unchanged(func() {
+				n.prepare("ADD", n.conf()).masked(script).run().fails(50, "read-only file system: mount "+mount+" writable")
+			})
+		}
+		run := t.TempDir()
+		n.prepare("STATUS", n.conf(), noAttachment).masked("mount --bind " + run + " /run").run().silent()
+		if left, err := os.ReadDir(run); err != nil || len(left) > 0 {
+			t.Errorf("STATUS left %v, %v", left, err)
+		}
+		n.prepare("ADD", n.conf()).masked("mount --bind " + run + " /run").run().ok()
+		n.prepare("STATUS", n.conf(), noAttachment).masked("mount --bind "+run+" /run; mount -o remount,bind,ro /run").run().fails(50, "mount /run writable")
 	})
 }
 
