@@ -62,7 +62,7 @@ func Run(getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) 
 	signal.Ignore(syscall.SIGPIPE) // a caller who has gone must not keep us from cleaning up
 	r := &request{environment: readEnvironment(getenv), stdout: stdout, stderr: stderr}
 	if err := attach.Recover(func() error { return r.answer(stdin) }); err != nil {
-		r.printError(err)
+		r.printError(permitted(err))
 		return 1
 	}
 	return 0

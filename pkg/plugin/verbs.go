@@ -88,7 +88,7 @@ func (r *request) del() error {
 		return err
 	}
 	defer site.Close()
-	err = doctor.ForRoot(site.Remove(r.id()))
+	err = site.Remove(r.id())
 	ipamErr := r.ipamDel()
 	if r.config.Reduced() && ipamErr != nil {
 		// The delegate's own keys are gone as well (Multus reduces the
@@ -193,7 +193,7 @@ func wrong(f doctor.Finding) error {
 func (r *request) openPod() (*attach.Site, error) {
 	site, err := attach.OpenPod(r.netNS)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", errEnvironment, netNS, doctor.ForRoot(err))
+		return nil, fmt.Errorf("%w: %s: %w", errEnvironment, netNS, err)
 	}
 	same, err := site.OneSided()
 	if err == nil && same && !r.ownNetNSAllowed {

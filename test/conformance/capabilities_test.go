@@ -135,7 +135,7 @@ func (n *node) lack(verb, without string, needed bool) {
 	a := n.prepare(verb, c, e).limitedTo(rest...).run()
 	switch {
 	case needed:
-		a.fails(anyCode, "permi") // denied, or an operation not permitted
+		a.fails(anyCode, "permi", "(tapbridge is run without CAP_"+without+")") // denied, or an operation not permitted
 		n.same(before)
 	case verb == "DEL" || verb == "GC":
 		a.silent()
@@ -146,6 +146,20 @@ func (n *node) lack(verb, without string, needed bool) {
 	}
 	n.call("DEL", n.conf(libvirt)).silent()
 	n.same(empty)
+}
+
+// Who is not root is told so, and not to load a module.
+func TestNobody(t *testing.T) {
+	inModes(t, []string{"tap"}, func(t *testing.T, n *node) {
+		tool(t, "setpriv", "util-linux", "--version")
+		const script = `mount -t tmpfs none /mnt; cp "$0" /mnt/tapbridge; exec setpriv --reuid=65534 --regid=65534 --clear-groups /mnt/tapbridge`
+		for _, verb := range []string{"STATUS", "ADD", "GC"} {
+			a := n.prepare(verb, n.conf(conf{validKey: valid()})).behind("unshare", "--mount", "--propagation", "private", "sh", "-ec", script).run()
+			if f := a.fails(anyCode, "(tapbridge must be run by root)"); strings.Contains(f.Msg, "modprobe") {
+				t.Errorf("%s: %s", verb, f.Msg)
+			}
+		}
+	})
 }
 
 // Where the port is gone, only the pod's namespace leads to the tap. A DEL that cannot
