@@ -14,6 +14,12 @@ import (
 // Bandwidth limits what the guest receives and what it sends.
 type Bandwidth struct{ ToGuest, FromGuest shape.Limit }
 
+// limits are those of a Bandwidth as they were written, and under which key.
+type limits struct {
+	name string
+	bits map[string]uint64
+}
+
 // Limits, in bytes and bytes per second. That of the burst is the kernel's
 // (TCA_TBF_BURST) and the reference plugin's; that of the rate keeps records
 // short.
@@ -34,37 +40,32 @@ func (c *Config) readBandwidth() error {
 	if err := c.object.read("runtimeConfig", &runtime); err != nil {
 		return err
 	}
-	asked, err := bandwidth("runtimeConfig.bandwidth", runtime, "bandwidth")
-	if err != nil {
+	if err := c.readLimits("runtimeConfig.bandwidth", runtime); err != nil {
 		return err
 	}
-	set, err := bandwidth("bandwidth", c.object, "bandwidth")
-	if err != nil {
-		return err
-	}
-	c.Bandwidth = asked
-	if c.object.given("bandwidth") {
-		c.Bandwidth = set
-	}
-	return nil
+	return c.readLimits("bandwidth", c.object)
 }
 
-// bandwidth reads the limits that stand in o; name is the key in full.
-func bandwidth(name string, o object, key string) (b Bandwidth, err error) {
-	if !o.given(key) {
-		return b, nil
+// readLimits reads those that stand in o, in place of earlier ones; name is the key in
+// full.
+func (c *Config) readLimits(name string, o object) error {
+	text := o["bandwidth"]
+	if !o.given("bandwidth") {
+		return nil
 	}
-	bits, err := readBits(name, o[key])
+	bits, err := readBits(name, text)
 	if err != nil {
-		return b, err
+		return err
 	}
+	var b Bandwidth
 	if b.ToGuest, err = limit(bits, "ingressRate", "ingressBurst"); err == nil {
 		b.FromGuest, err = limit(bits, "egressRate", "egressBurst")
 	}
 	if err != nil {
-		return b, invalid(name, o[key], err.Error())
+		return invalid(name, text, err.Error())
 	}
-	return b, nil
+	c.Bandwidth, c.limits = b, limits{name, bits}
+	return nil
 }
 
 // readBits takes the keys with a small or a capital first letter: containerd writes
@@ -78,7 +79,8 @@ func readBits(name string, text json.RawMessage) (map[string]uint64, error) {
 	for spelling, value := range o {
 		key := strings.ToLower(spelling[:min(1, len(spelling))]) + spelling[min(1, len(spelling)):]
 		if !slices.Contains(bandwidthKeys, key) {
-			return nil, fmt.Errorf("%w: key %q has value %s: tapbridge does not know %q", ErrUnsupported, name, brief(text), spelling)
+			return nil, fmt.Errorf("%w: key %q has value %s: tapbridge does not know %q, %s", ErrUnsupported, name, brief(text), spelling,
+				suggestion(key, bandwidthKeys, fmt.Sprintf("want %q", bandwidthKeys)))
 		}
 		if _, twice := bits[key]; twice {
 			return nil, invalid(name, text, fmt.Sprintf("%q stands twice", key))
@@ -112,11 +114,14 @@ func limit(bits map[string]uint64, rate, burst string) (shape.Limit, error) {
 
 // checkBursts refuses one that lets no frame through: the kernel drops what is
 // larger (net/sched/sch_tbf.c, tbf_enqueue).
-func checkBursts(a port.Attachment) error {
+func (c *Config) checkBursts(a port.Attachment) error {
 	frame := uint64(a.PortMTU + frameHeader)
-	for _, l := range []shape.Limit{a.ToGuest, a.FromGuest} {
+	for _, l := range []struct {
+		shape.Limit
+		key string
+	}{{a.ToGuest, "ingressBurst"}, {a.FromGuest, "egressBurst"}} {
 		if l.Rate > 0 && l.Burst < frame {
-			return fmt.Errorf("%w: bandwidth: a burst of %d bits is less than a frame of bridge %q: want at least %d", ErrInvalid, l.Burst*8, a.Bridge, frame*8)
+			return invalid(c.limits.name+"."+l.key, c.limits.bits[l.key], fmt.Sprintf("that is less than a frame of bridge %q: want at least %d bits", a.Bridge, frame*8))
 		}
 	}
 	return nil

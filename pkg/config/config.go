@@ -54,6 +54,8 @@ type Config struct {
 	VMConf        bool   // the result also describes tap and guest as firecracker-go-sdk reads them
 	DNS           types.DNS
 	PrevResult    *types100.Result // nil: none
+
+	limits limits
 }
 
 // manager is who keeps the bridge's MAC table, in libvirt's words.

@@ -187,8 +187,9 @@ func TestBadInputIsRefusedByName(t *testing.T) {
 		{`"bridge":"br0","bandwidth":{"ingressRate":1000000000001000,"ingressBurst":80000}`, config.ErrInvalid, []string{`"ingressRate": want 8 to 1000000000000 bit/s`}},
 		{`"bridge":"br0","bandwidth":{"egressRate":8000000,"egressBurst":34359738368}`, config.ErrInvalid, []string{`"egressBurst": want at most 34359738360 bits`}},
 		{`"bridge":"br0","bandwidth":{"ingressRate":8,"IngressRate":8}`, config.ErrInvalid, []string{`"ingressRate" stands twice`}},
-		{`"bridge":"br0","bandwidth":{"INGRESSRate":8}`, config.ErrUnsupported, []string{`"bandwidth"`, `"INGRESSRate"`}},
-		{`"bridge":"br0","bandwidth":{"unshapedSubnets":["10.0.0.0/8"]}`, config.ErrUnsupported, []string{`"bandwidth"`, `"unshapedSubnets"`}},
+		{`"bridge":"br0","bandwidth":{"INGRESSRate":8}`, config.ErrUnsupported, []string{`"bandwidth"`, `"INGRESSRate"`, `did you mean "ingressRate"`}},
+		{`"bridge":"br0","bandwidth":{"ingressRte":8}`, config.ErrUnsupported, []string{`"bandwidth"`, `"ingressRte"`, `did you mean "ingressRate"`}},
+		{`"bridge":"br0","bandwidth":{"unshapedSubnets":["10.0.0.0/8"]}`, config.ErrUnsupported, []string{`"bandwidth"`, `"unshapedSubnets"`, `"egressBurst"`}},
 		{`"bridge":"br0","runtimeConfig":{"bandwidth":{"IngressRate":8000000}}`, config.ErrInvalid, []string{`"runtimeConfig.bandwidth"`, `"ingressRate" needs "ingressBurst"`}},
 		{`"bridge":"br0","vmconf":true`, config.ErrInvalid, []string{`"vmconf"`, "true", `"ipam"`}},
 		{`"bridge":"br0","vmconf":true,"mode":"host-tap"`, config.ErrInvalid, []string{`"vmconf"`, "true", `"tap"`}},
@@ -324,7 +325,8 @@ func TestPlanRefuses(t *testing.T) {
 		says            string
 	}{
 		{`,"bridge":"br0","mtu":1501`, "net1", `key "mtu" has value 1501: bridge "br0" has MTU 1500`},
-		{`,"bridge":"br0","bandwidth":{"egressRate":8000000,"egressBurst":12136}`, "net1", `a burst of 12136 bits is less than a frame of bridge "br0": want at least 12144`},
+		{`,"bridge":"br0","bandwidth":{"egressRate":8000000,"egressBurst":12136}`, "net1", `key "bandwidth.egressBurst" has value 12136: that is less than a frame of bridge "br0": want at least 12144 bits`},
+		{`,"bridge":"br0","runtimeConfig":{"bandwidth":{"IngressRate":8000000,"IngressBurst":100}}`, "net1", `key "runtimeConfig.bandwidth.ingressBurst" has value 100: `},
 		{`,"bridge":"br0"`, "tap0", `CNI_IFNAME "tap0" is the name that its own tap gets`},
 	} {
 		cfg, err := parse(c.members, "")

@@ -56,7 +56,7 @@ func (c *Config) Plan(id port.ID, br bridge.Bridge) (port.Attachment, error) {
 	if a.MTU > br.MTU {
 		return port.Attachment{}, invalid("mtu", c.MTU, fmt.Sprintf("bridge %q has MTU %d: lower the one, or raise the other (ip link set %s mtu %d)", br.Name, br.MTU, shell.Word(br.Name), c.MTU))
 	}
-	if err := checkBursts(a); err != nil {
+	if err := c.checkBursts(a); err != nil {
 		return port.Attachment{}, err
 	}
 	if c.Mode == port.Tap && id.TapName() == id.IfName {
