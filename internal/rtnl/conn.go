@@ -53,7 +53,7 @@ func OpenAt(path string) (c *Conn, err error) {
 func IsNoNamespace(path string, err error) bool {
 	_, statErr := os.Stat(path)
 	return statErr != nil && !errors.Is(statErr, fs.ErrPermission) ||
-		errors.Is(err, unix.EINVAL) // what is left of one on a file system, or a namespace of another kind
+		errors.Is(err, errNoNamespace) // what is left of one on a file system, or a namespace of another kind
 }
 
 // Close releases the sockets and the hold on the namespace.

@@ -13,6 +13,9 @@ import (
 // runtime would make first: 0.1 ms in all.
 type Namespace int
 
+// errNoNamespace is about a file that is there.
+var errNoNamespace = errors.New("it is not a network namespace")
+
 // Current is the namespace of the thread. Only NET_ADMIN may ask a socket for it.
 func Current() (Namespace, error) {
 	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -39,7 +42,7 @@ func openNamespace(path string) (Namespace, error) {
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(fd, &fs); err != nil || fs.Type != unix.NSFS_MAGIC {
 		unix.Close(fd)
-		return -1, fmt.Errorf("open network namespace %q: it is something else: %w", path, errors.Join(err, unix.EINVAL))
+		return -1, fmt.Errorf("open network namespace %q: %w", path, errors.Join(err, errNoNamespace))
 	}
 	return Namespace(fd), nil
 }
@@ -68,6 +71,9 @@ func (n Namespace) inside(f func() error) error {
 	if err == nil {
 		defer home.Close()
 		err = unix.Setns(int(n), unix.CLONE_NEWNET)
+	}
+	if errors.Is(err, unix.EINVAL) { // it is of another kind
+		err = errNoNamespace
 	}
 	if err != nil {
 		runtime.UnlockOSThread()

@@ -320,6 +320,9 @@ func Test19NoNamespace(t *testing.T) {
 			for _, path := range []string{filepath.Join(dir, "missing"), plain, dir, "/proc/self/ns/mnt", "/dev/null"} {
 				n.call("ADD", n.conf(), env{"CNI_NETNS": path}).fails(4, "CNI_NETNS")
 			}
+			for _, path := range []string{plain, "/proc/self/ns/mnt"} {
+				n.call("ADD", n.conf(), env{"CNI_NETNS": path}).fails(4, path+`": `, "it is not a network namespace")
+			}
 		})
 	})
 }
