@@ -100,12 +100,12 @@ func (r *request) ipamDel() error { return r.delegated(context.Background(), inv
 func (r *request) ipamGC() error { return r.delegated(context.Background(), invoke.DelegateGC) }
 
 // ipamStatus keeps a delegate's own code; one that cannot even be asked makes us
-// unavailable.
+// unavailable, unless it was the caller who did not say where it is.
 func (r *request) ipamStatus() error {
 	ctx, cancel := context.WithTimeout(context.Background(), statusWait)
 	defer cancel()
 	err := r.delegated(ctx, invoke.DelegateStatus)
-	if err == nil || errors.As(err, new(*types.Error)) {
+	if err == nil || errors.As(err, new(*types.Error)) || errors.Is(err, errEnvironment) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", errUnavailable, err)

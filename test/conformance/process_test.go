@@ -118,6 +118,9 @@ func Test09PathOnlyForDelegates(t *testing.T) {
 		n.call("CHECK", n.conf(added.prev()), noPath).silent()
 		n.call("DEL", n.conf(added.prev()), noPath).silent()
 		n.unchanged(func() { n.call("ADD", n.conf(recording), noPath).fails(4, "CNI_PATH") })
+		if f := n.call("STATUS", n.conf(recording), noPath).fails(4, "CNI_PATH"); strings.Contains(f.Msg, "cannot attach") {
+			t.Errorf("this is not the node's fault: %s", f.Msg)
+		}
 	})
 }
 
