@@ -75,9 +75,6 @@ func (g Gateway) CheckBridge(br bridge.Bridge) error {
 // Complete adds to a delegate's answer what isGateway and isDefaultGateway stand
 // for: gateways, and a default route in each family that has none.
 func (g Gateway) Complete(r *types100.Result) error {
-	if g.Given() && len(r.IPs) == 0 {
-		return fmt.Errorf("%w: it gave no address, which isGateway and ipMasq need", ErrInvalid)
-	}
 	for _, i := range r.IPs {
 		if !g.Given() {
 			break

@@ -149,6 +149,9 @@ func (r *request) ask(c *config.Config, a port.Attachment) (g given, err error) 
 	if g.Result, err = types100.NewResultFromResult(answer); err != nil {
 		return g, err
 	}
+	if len(g.IPs) == 0 {
+		return g, fmt.Errorf(`%w: it gave no address: see the keys of "ipam"`, config.ErrInvalid)
+	}
 	if err := c.Gateway.Complete(g.Result); err != nil {
 		return g, err
 	}

@@ -1,7 +1,6 @@
 package plugin
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -62,7 +61,7 @@ func checkVMAddress(ips []*types100.IPConfig) error {
 			given[i] += " via " + ip.Gateway.String()
 		}
 	}
-	return fmt.Errorf(`%w: it gave %s: "vmconf" wants one IPv4 address with a gateway`, config.ErrInvalid, cmp.Or(strings.Join(given, ", "), "no address"))
+	return fmt.Errorf(`%w: it gave %s: "vmconf" wants one IPv4 address with a gateway`, config.ErrInvalid, strings.Join(given, ", "))
 }
 
 // printResult answers in the version that was asked for.

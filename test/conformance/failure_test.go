@@ -72,6 +72,8 @@ var faults = map[string]fault{
 	"delegate says nothing":        {conf: recording, setup: delegateAnswers(behaviour{})},
 	"delegate talks nonsense":      {conf: recording, setup: delegateAnswers(behaviour{Stdout: "nonsense"})},
 	"delegate gives null":          {conf: recording, setup: delegateAnswers(behaviour{Stdout: `{"cniVersion":"1.1.0","ips":[null]}`})},
+	"delegate gives no address":    {code: 7, conf: recording, setup: delegateAnswers(behaviour{Stdout: `{"cniVersion":"1.1.0"}`})},
+	"delegate is mistold":          {code: 7, conf: conf{"ipam": conf{"type": "static", "adresses": []conf{{"address": "10.9.0.2/24"}}}}},
 	"delegate has another version": {conf: recording, setup: delegateAnswers(behaviour{Stdout: `{"cniVersion":"9.9.9"}`})},
 	"address cannot be configured": {
 		modes: []string{"veth"}, conf: recording,
