@@ -278,6 +278,12 @@ func (c *Config) readIPAM() error {
 	if c.IPAM == "" && c.object.given("ipam") && string(c.object["ipam"]) != "{}" {
 		return invalid("ipam", c.object["ipam"], `"type" is missing`)
 	}
+	if strings.Contains(c.IPAM, "/") {
+		return invalid("ipam", c.object["ipam"], `"type": want the name of a plugin in CNI_PATH`)
+	}
+	if err := c.checkIPs(); err != nil {
+		return err
+	}
 	if c.IPAM == "" && c.VMConf {
 		return invalid("vmconf", true, `it needs "ipam" for the guest's address`)
 	}
@@ -289,6 +295,22 @@ func (c *Config) readIPAM() error {
 	}
 	if c.IPAM == "dhcp" && c.Mode != port.Veth {
 		return invalid("ipam", c.object["ipam"], fmt.Sprintf(`type "dhcp" needs mode "veth": in mode %q the guest asks the DHCP server itself`, c.Mode))
+	}
+	return nil
+}
+
+// checkIPs refuses addresses that a runtime asks for and no delegate gives.
+func (c *Config) checkIPs() error {
+	var runtime object
+	if err := c.object.read("runtimeConfig", &runtime); err != nil || !runtime.given("ips") {
+		return err
+	}
+	var ips []string
+	if err := json.Unmarshal(runtime["ips"], &ips); err != nil {
+		return invalid("runtimeConfig.ips", runtime["ips"], reason(err))
+	}
+	if len(ips) > 0 && c.IPAM == "" {
+		return invalid("runtimeConfig.ips", runtime["ips"], `it needs "ipam": nobody else gives the guest an address`)
 	}
 	return nil
 }

@@ -80,7 +80,8 @@ func TestPromote(t *testing.T) {
 
 func TestWhatOthersPutInPasses(t *testing.T) {
 	for _, members := range []string{
-		`"capabilities":{"mac":true}`, `"capabilities":null`, `"capabilities":["MAC"]`, `"capabilities":{"nobodysYet":true,"x":7}`, `"runtimeConfig":{"portMappings":[{}],"ips":["10.0.0.1/24"],"dns":{}}`, `"args":"anything"`, `"args":{"cni":7}`,
+		`"capabilities":{"mac":true}`, `"capabilities":null`, `"capabilities":{"nobodysYet":true,"x":false,"y":null}`, `"runtimeConfig":{"portMappings":[{}],"ips":[],"dns":{}}`,
+		`"runtimeConfig":{"ips":["10.0.0.1/24"],"x":7},"ipam":{"type":"static"}`, `"args":{"cni":{"x":7},"y":"z"}`, `"args":{"cni":null}`,
 		`"prevResult":null`, `"dns":{"nameservers":["10.0.0.1"]}`, `"ipam":{}`, `"ipam":null`, `"cni.dev/valid-attachments":[]`, `"disableCheck":true`,
 		`"disableGC":true`, `"deviceID":"0000:00:00.0"`, `"pciBusID":"x"`, `"resourceName":"y"`, `"ipMasq":false`, `"isGateway":false`, `"vlan":null`, `"mtu":null`,
 	} {
@@ -159,6 +160,15 @@ func TestBadInputIsRefusedByName(t *testing.T) {
 		{`"bridge":"br0","capabilities":{"bandwith":true}`, config.ErrUnsupported, []string{`"capabilities"`, `did you mean "bandwidth"`}},
 		{`"bridge":"br0","capabilities":{"ip":true}`, config.ErrUnsupported, []string{`"capabilities"`, `did you mean "ips"`}},
 		{`"bridge":"br0","capabilities":{"ipranges":true}`, config.ErrUnsupported, []string{`"capabilities"`, `did you mean "ipRanges"`}},
+		{`"bridge":"br0","capabilities":5`, config.ErrInvalid, []string{`"capabilities"`, "5", "want an object"}},
+		{`"bridge":"br0","capabilities":["mac"]`, config.ErrInvalid, []string{`"capabilities"`, `["mac"]`, "want an object"}},
+		{`"bridge":"br0","capabilities":{"mac":"yes"}`, config.ErrInvalid, []string{`"capabilities.mac"`, `"yes"`, "want true or false"}},
+		{`"bridge":"br0","args":"x"`, config.ErrInvalid, []string{`"args"`, `"x"`, "want an object"}},
+		{`"bridge":"br0","args":{"cni":5}`, config.ErrInvalid, []string{`"args.cni"`, "5", "want an object"}},
+		{`"bridge":"br0","runtimeConfig":{"ips":["1.2.3.4/24"]}`, config.ErrInvalid, []string{`"runtimeConfig.ips"`, `["1.2.3.4/24"]`, `it needs "ipam"`}},
+		{`"bridge":"br0","ipam":{"type":"static"},"runtimeConfig":{"ips":"x"}`, config.ErrInvalid, []string{`"runtimeConfig.ips"`, `"x"`, "want a list"}},
+		{`"bridge":"br0","ipam":{"type":"../x"}`, config.ErrInvalid, []string{`"ipam"`, `"../x"`, "CNI_PATH"}},
+		{`"bridge":"all"`, config.ErrInvalid, []string{`"bridge"`, `"all"`, "no device"}},
 		{`"bridge":"br0","dns":[]`, config.ErrInvalid, []string{`"dns"`, "[]"}},
 		{`"bridge":"br0","prevResult":7`, config.ErrInvalid, []string{`"prevResult"`, "7"}},
 		{`"bridge":"br0","prevResult":{"cniVersion":"1.1.0","ips":[{"address":"nonsense"}]}`, config.ErrInvalid, []string{`"prevResult"`, "nonsense"}},

@@ -101,13 +101,16 @@ func names() (all []string) {
 var capabilities = []string{"mac", "bandwidth", "ips", "ipRanges"}
 
 // checkCapabilities refuses those that are nearly one of these. Whatever else is there
-// may be for the runtime, or for others of the chain; so may another shape.
+// may be for the runtime, or for others of the chain.
 func (o object) checkCapabilities() error {
 	var given object
-	if json.Unmarshal(o["capabilities"], &given) != nil {
-		return nil
+	if err := o.read("capabilities", &given); err != nil {
+		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if err := json.Unmarshal(given[name], new(bool)); err != nil {
+			return invalid("capabilities."+name, given[name], reason(err))
+		}
 		if near := suggestion(name, capabilities, ""); near != "" && !slices.Contains(capabilities, name) {
 			return fmt.Errorf("%w: key %q has value %s: tapbridge does not know %q, %s", ErrUnsupported, "capabilities", brief(o["capabilities"]), name, near)
 		}

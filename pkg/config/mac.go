@@ -47,11 +47,17 @@ func (c *Config) readArgsMAC(args string) error {
 	return nil
 }
 
-// readConventionMAC reads args.cni.mac. Whatever else stands in args, in
-// whatever shape, is somebody else's.
+// readConventionMAC reads args.cni.mac. Whatever else stands there is somebody
+// else's.
 func (c *Config) readConventionMAC() error {
 	var args, cni object
-	if json.Unmarshal(c.object["args"], &args) != nil || json.Unmarshal(args["cni"], &cni) != nil || !cni.given("mac") {
+	if err := c.object.read("args", &args); err != nil || !args.given("cni") {
+		return err
+	}
+	if err := json.Unmarshal(args["cni"], &cni); err != nil {
+		return invalid("args.cni", args["cni"], reason(err))
+	}
+	if !cni.given("mac") {
 		return nil
 	}
 	if err := json.Unmarshal(cni["mac"], &c.MAC); err != nil {

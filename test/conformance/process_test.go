@@ -147,7 +147,7 @@ func Test11InterfaceName(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	n.unchanged(func() {
-		for _, name := range []string{"", "sixteen-letters!", ".", "..", "a/b", "a:b", "a b", "a%d"} {
+		for _, name := range []string{"", "sixteen-letters!", ".", "..", "a/b", "a:b", "a b", "a%d", "all", "default"} {
 			for _, verb := range []string{"ADD", "CHECK", "DEL"} {
 				n.call(verb, n.conf(), env{"CNI_IFNAME": name}).fails(4, "CNI_IFNAME")
 			}
@@ -263,18 +263,15 @@ func Test16UnknownKeys(t *testing.T) {
 	}
 }
 
-// What is in args and not understood is ignored.
+// What is in args and not understood is ignored, as long as args and cni are
+// dictionaries.
 func Test17ForeignArgs(t *testing.T) {
 	t.Parallel()
 	for _, args := range []any{
 		conf{"org.example": conf{"x": 1}},
 		conf{"cni": conf{"labels": []any{conf{"key": "app"}}}},
-		conf{"cni": "text"},
-		conf{"cni": nil},
+		conf{"cni": nil, "text": "text"},
 		conf{},
-		"text",
-		[]int{1},
-		5,
 	} {
 		t.Run(asJSON(t, args), func(t *testing.T) {
 			t.Parallel()
@@ -287,6 +284,12 @@ func Test17ForeignArgs(t *testing.T) {
 			}
 		})
 	}
+	n := newNode(t)
+	n.unchanged(func() {
+		for _, args := range []any{"text", []int{1}, 5, conf{"cni": "text"}, conf{"cni": 5}} {
+			n.call("ADD", n.conf(conf{"args": args})).fails(7, "args", "want an object")
+		}
+	})
 }
 
 // CNI_NETNS that is the plugin's own namespace is E(8), nothing is made;
