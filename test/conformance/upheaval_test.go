@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"net"
 	"strings"
 	"testing"
 
@@ -150,4 +151,31 @@ func TestNamespaceGoesFirst(t *testing.T) {
 			t.Errorf("left are %q", names)
 		}
 	})
+}
+
+// An entry that has followed a guest's frame to the uplink stays there when the pod's
+// namespace takes the port with it: nobody knows its MAC any more. The next ADD names
+// it, and works when it is gone (docs/reliability.md).
+func TestMovedEntryOutlivesThePort(t *testing.T) {
+	t.Parallel()
+	for _, fdb := range []string{"static", "roaming"} {
+		n := newNode(t, conf{"mac": guestMAC, "fdb": fdb}, libvirt)
+		t.Run(fdb, func(t *testing.T) {
+			pod := nstest.New(t)
+			n.call("ADD", n.conf(), env{"CNI_NETNS": pod.Path}).ok()
+			guest, err := net.ParseMAC(guestMAC)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out := nstest.OpenLink(t, n.host, "switch")
+			defer out.Close()
+			out.Send(nstest.Frame(net.HardwareAddr{255, 255, 255, 255, 255, 255}, guest, 60, "moved"))
+			n.host.Run(t, "sh", "-ec", "for i in $(seq 100); do bridge fdb show dev uplink | grep -q "+guestMAC+" && exit; sleep 0.05; done; exit 1")
+		})
+		n.host.Run(t, "sh", "-ec", "for i in $(seq 200); do ip -o link show master br0 | grep -q ': tb' || exit 0; sleep 0.05; done; exit 1")
+		n.call("DEL", n.conf(), env{"CNI_NETNS": "/run/netns/gone"}).silent()
+		n.call("ADD", n.conf()).fails(11, guestMAC, `"uplink" on bridge "br0" has a static entry for it`)
+		n.sh(n.host, nil, "bridge fdb del "+guestMAC+" dev uplink master")
+		n.call("ADD", n.conf()).ok()
+	}
 }
