@@ -40,7 +40,7 @@ func examineBridge(bridge string, print func(io.Writer, []doctor.Finding) error,
 	}
 	if err == nil {
 		found, err = doctor.Examine(bridge)
-		err = doctor.ForRoot(err)
+		err = doctor.Permitted(err)
 	}
 	if err == nil {
 		err = print(stdout, found)

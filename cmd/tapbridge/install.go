@@ -207,7 +207,7 @@ func hint(folder *os.File, err error) error {
 	}
 	err = fmt.Errorf("write into %q: %w", folder.Name(), unix.EACCES) // whatever the file's name was to be
 	if os.Geteuid() != 0 {
-		return doctor.ForRoot(err)
+		return doctor.Permitted(err)
 	}
 	return fmt.Errorf("%w: the folder belongs to user %d, not to 0: chown it, or add the capability DAC_OVERRIDE", err, is.Uid)
 }

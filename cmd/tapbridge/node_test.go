@@ -115,7 +115,7 @@ func TestDoctorWithoutPorts(t *testing.T) {
 }
 
 // Whoever is not root is told to be.
-func TestForRoot(t *testing.T) {
+func TestNotPermitted(t *testing.T) {
 	const copied = "mount -t tmpfs -o mode=755 none /mnt; cp \"$0\" /mnt/tapbridge; mkdir -p /mnt/bin\n"
 	const nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups /mnt/tapbridge "
 	for _, c := range []struct{ command, says string }{

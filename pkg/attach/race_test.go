@@ -232,7 +232,7 @@ func TestLookDuringPromotion(t *testing.T) {
 	defer vmm.Close()
 	var stop atomic.Bool
 	looked := make(chan bool)
-	looks := 0 // that would have been called drift
+	var looks atomic.Int32 // that would have been called drift
 	watch := func() {
 		s, err := OpenPod(n.pod.Path)
 		if err != nil {
@@ -256,7 +256,7 @@ func TestLookDuringPromotion(t *testing.T) {
 			err := s.Calmly(a.Bridge, func() error {
 				err := look()
 				if err != nil && first {
-					looks++
+					looks.Add(1)
 				}
 				first = false
 				return err
@@ -275,7 +275,7 @@ func TestLookDuringPromotion(t *testing.T) {
 		n.host.Do(watch)
 	}()
 	n.site(func(s *Site) {
-		for range 10 {
+		for round := 0; round < 10 || looks.Load() == 0 && round < 500; round++ {
 			p, _, err := s.Named(a.PortName())
 			if err != nil {
 				t.Fatal(err)
@@ -291,7 +291,7 @@ func TestLookDuringPromotion(t *testing.T) {
 		}
 	})
 	stop.Store(true)
-	if <-looked; looks == 0 {
+	if <-looked; looks.Load() == 0 {
 		t.Error("no look met a promotion: this test shows nothing")
 	}
 }

@@ -2,9 +2,7 @@ package doctor
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 
@@ -48,14 +46,6 @@ var lacks = []error{bridge.ErrUnsupported, guard.ErrUnsupported, unix.EOPNOTSUPP
 
 func lacking(err error) bool {
 	return slices.ContainsFunc(lacks, func(e error) bool { return errors.Is(err, e) })
-}
-
-// ForRoot says why somebody else is not permitted.
-func ForRoot(err error) error {
-	if err != nil && os.Geteuid() != 0 {
-		err = fmt.Errorf("%w (tapbridge must be run by root)", err)
-	}
-	return err
 }
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/config"
+	"github.com/tapbridge/tapbridge/pkg/doctor"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
@@ -62,7 +63,7 @@ func Run(getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) 
 	signal.Ignore(syscall.SIGPIPE) // a caller who has gone must not keep us from cleaning up
 	r := &request{environment: readEnvironment(getenv), stdout: stdout, stderr: stderr}
 	if err := attach.Recover(func() error { return r.answer(stdin) }); err != nil {
-		r.printError(permitted(err))
+		r.printError(doctor.Permitted(err))
 		return 1
 	}
 	return 0

@@ -1,4 +1,4 @@
-package plugin
+package doctor
 
 import (
 	"errors"
@@ -10,23 +10,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// permitted says who would be permitted what err is about.
-func permitted(err error) error {
+// Permitted says who would be permitted what err is about.
+func Permitted(err error) error {
 	if !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("%w (tapbridge must be run by root)", err)
 	}
-	if lacks := lacking(); len(lacks) > 0 {
+	if lacks := missing(); len(lacks) > 0 {
 		return fmt.Errorf("%w (tapbridge is run without %s)", err, strings.Join(lacks, " and "))
 	}
 	return err
 }
 
-// lacking are the capabilities that the process has not got, of those that README.md
+// missing are the capabilities that the process has not got, of those that README.md
 // lists.
-func lacking() (names []string) {
+func missing() (names []string) {
 	var sets [2]unix.CapUserData // of 32 capabilities each
 	if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &sets[0]); err != nil {
 		return nil
