@@ -127,7 +127,7 @@ func TestRemovedLockFileEndsIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = p.Wait()
-	if code, said := p.ProcessState.ExitCode(), p.log.String(); code != failed || !strings.Contains(said, "/run/tapbridge.lock has been removed") {
+	if code, said := p.ProcessState.ExitCode(), p.log.String(); code != failed || !strings.Contains(said, "/run/tapbridge.lock has been moved or removed") {
 		t.Errorf("code %d, want %d: %s", code, failed, said)
 	}
 }

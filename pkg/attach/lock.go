@@ -33,7 +33,7 @@ const (
 )
 
 // errRemoved says that a lock excludes nobody who comes now.
-var errRemoved = errors.New(lockFile + " has been removed while it was in use, and others lock another file by now: start this program again")
+var errRemoved = errors.New(lockFile + " has been moved or removed while it was in use, and others lock another file by now: start this program again")
 
 // lock keeps two ADDs on one bridge from deciding at the same time who has a MAC
 // address; name is the bridge's, or one of the above. The kernel drops it with the
@@ -73,7 +73,7 @@ func (s *Site) Calmly(bridge string, look func() error) error {
 	return look()
 }
 
-// lockWithin begins again where the file was removed while it waited.
+// lockWithin begins again where the file was moved or removed while it waited.
 func lockWithin(name string, wait time.Duration) (unlock func() error, err error) {
 	const attempts = 10
 	for range attempts {
@@ -124,13 +124,18 @@ func openLocks() (*os.File, error) {
 	return os.NewFile(uintptr(fd), lockFile), nil
 }
 
-// linked is errRemoved where nobody can open the file any more.
+// linked is errRemoved where who comes now opens another file. In a container the path
+// may still lead to the old one, which is mounted there, but has no name any more.
 func linked(f *os.File) error {
-	var st unix.Stat_t
+	var st, there unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return fmt.Errorf("look at %s: %w", lockFile, err)
 	}
-	if st.Nlink == 0 {
+	err := unix.Lstat(lockFile, &there)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("look at %s: %w", lockFile, err)
+	}
+	if err != nil || st.Nlink == 0 || there.Dev != st.Dev || there.Ino != st.Ino {
 		return errRemoved
 	}
 	return nil

@@ -55,17 +55,37 @@ func ownRun(f func(root string) error) error {
 
 const short = 50 * time.Millisecond
 
-// Who has waited for a lock on a file that somebody has removed meanwhile has that of the
-// new file, which those who come later see.
-func TestLockOfARemovedFile(t *testing.T) {
+// Who has waited for a lock on a file that somebody has removed or moved meanwhile has that
+// of the new file, which those who come later see. The agent hears of it.
+func TestLockOfALostFile(t *testing.T) {
 	t.Parallel()
+	for what, lose := range map[string]func(string) error{
+		"removed": os.Remove,
+		"moved":   func(path string) error { return os.Rename(path, path+".old") },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			loseLocks(t, lose)
+		})
+	}
+}
+
+func loseLocks(t *testing.T, lose func(path string) error) {
+	t.Helper()
 	privately(t, func(root string) error {
+		agent, err := AnnounceAgent()
+		if err != nil {
+			return err
+		}
+		if err := agent.Check(); err != nil {
+			t.Error(err)
+		}
 		unlock, err := lock("br0")
 		if err != nil {
 			return err
 		}
 		time.AfterFunc(2*short, func() {
-			if err := errors.Join(os.Remove(root+lockFile), unlock()); err != nil {
+			if err := errors.Join(lose(root+lockFile), unlock()); err != nil {
 				t.Error(err)
 			}
 		})
@@ -76,7 +96,10 @@ func TestLockOfARemovedFile(t *testing.T) {
 		if _, err := lockWithin("br0", short); !errors.Is(err, ErrBusy) {
 			t.Errorf("somebody else has it as well: %v", err)
 		}
-		return mine()
+		if err := agent.Check(); !errors.Is(err, errRemoved) {
+			t.Errorf("the agent hears %v, want %v", err, errRemoved)
+		}
+		return errors.Join(mine(), agent.Close())
 	})
 }
 

@@ -35,8 +35,8 @@ func AnnounceAgent() (*Presence, error) {
 	return &Presence{f}, nil
 }
 
-// Check says when nobody hears of the agent any more, because somebody has removed the
-// file. In a container, where the file itself is mounted, its locks exclude nobody
+// Check says when nobody hears of the agent any more, because somebody has moved or removed
+// the file. In a container, where the file itself is mounted, its locks exclude nobody
 // either: only a new container gets the new one.
 func (p *Presence) Check() error {
 	if p == nil {
