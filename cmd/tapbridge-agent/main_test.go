@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -80,12 +81,32 @@ func (p *agentProcess) end(t testing.TB, s os.Signal) error {
 
 func TestSIGTERMEndsIt(t *testing.T) {
 	t.Parallel()
-	p := start(t, nstest.New(t), "-log-format", "json")
+	p := start(t, nstest.New(t))
 	p.awaitStart(t)
 	if err := p.end(t, syscall.SIGTERM); err != nil {
 		t.Errorf("%v: %s", err, &p.log)
 	}
-	if !strings.Contains(p.log.String(), `"msg":"ended"`) {
+	if !strings.Contains(p.log.String(), "msg=ended") {
+		t.Errorf("log %s", &p.log)
+	}
+}
+
+// In JSON a duration and an address are what they are in text.
+func TestLogInJSON(t *testing.T) {
+	t.Parallel()
+	p := start(t, nstest.New(t), "-log-format", "json", "-interval", "2s")
+	p.awaitStart(t)
+	if err := p.end(t, syscall.SIGTERM); err != nil {
+		t.Errorf("%v: %s", err, &p.log)
+	}
+	said := map[string]any{}
+	for line := range strings.Lines(p.log.String()) {
+		if err := json.Unmarshal([]byte(line), &said); err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+	took, _ := said["comparedIn"].(string)
+	if _, err := time.ParseDuration(took); err != nil || said["msg"] != "ended" || said["interval"] != "2s" || said["address"] != "127.0.0.1:9470" {
 		t.Errorf("log %s", &p.log)
 	}
 }
@@ -99,6 +120,8 @@ func TestArguments(t *testing.T) {
 	}{
 		{[]string{"-version"}, ended, "tapbridge-agent unknown\n"},
 		{[]string{"-h"}, ended, "-observe-only"},
+		{[]string{"-interval", "30"}, misused, `invalid value "30" for flag -interval: want a number with its unit, such as 30s or 5m; try: tapbridge-agent -h`},
+		{[]string{"-sweep-after", "5m", "-interval", "10ms"}, misused, "-sweep-after needs -runtime-endpoint"},
 		{[]string{"-interval", "10ms"}, misused, "interval 10ms: want at least 1s"},
 		{[]string{"-log-format", "xml"}, misused, `log-format "xml": want text or json`},
 		{[]string{"br0"}, misused, `arguments ["br0"]: want flags only`},
@@ -107,6 +130,9 @@ func TestArguments(t *testing.T) {
 		var out bytes.Buffer
 		if code := run(context.Background(), c.args, &out, &out); code != c.code || !strings.Contains(out.String(), c.says) {
 			t.Errorf("%q: exit code %d, want %d: %s", c.args, code, c.code, out.String())
+		}
+		if said := out.String(); c.code == misused && (strings.Count(said, "\n") != 1 || !strings.HasPrefix(said, "tapbridge-agent: ")) {
+			t.Errorf("%q: want one line that names the program: %s", c.args, said)
 		}
 	}
 }

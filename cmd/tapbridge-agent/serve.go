@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,6 +57,9 @@ func answer(well func() bool, otherwise string) http.HandlerFunc {
 // keeps a connection for long is cut off.
 func serve(ctx context.Context, address string, h http.Handler, log *slog.Logger) error {
 	l, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w (another agent may be running: end one of them, or give another address by -metrics)", err)
+	}
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
@@ -67,6 +71,6 @@ func serve(ctx context.Context, address string, h http.Handler, log *slog.Logger
 			log.Error("metrics are not told any more", "error", err)
 		}
 	}()
-	log.Info("metrics", "address", l.Addr())
+	log.Info("metrics", "address", l.Addr().String())
 	return nil
 }

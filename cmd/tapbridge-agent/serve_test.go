@@ -72,7 +72,7 @@ func TestMetricsAreServed(t *testing.T) {
 		t.Errorf("it listens at\n%s", listening)
 	}
 	taken := start(t, ns)
-	if err := taken.Wait(); err == nil || !strings.Contains(taken.log.String(), "address already in use") {
+	if err := taken.Wait(); err == nil || !strings.Contains(taken.log.String(), "address already in use (another agent may be running") {
 		t.Errorf("a second one: %v: %s", err, &taken.log)
 	}
 	quiet := start(t, nstest.New(t), "-metrics", "")
