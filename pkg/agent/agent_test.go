@@ -117,6 +117,9 @@ func TestNewBridgeGetsItsPortsBack(t *testing.T) {
 		n.keep(false)
 		n.sh(n.host, "ip link del br0")
 		n.await("the missing bridge is reported", func() bool { return len(n.log.with("cannot be repaired")) > 0 })
+		if said := n.log.with("cannot be repaired")[0]; said.Remedy != "" {
+			n.Errorf("the pod is to be deleted: %+v", said)
+		}
 		n.bridge()
 		n.awaitRepair(a, "the membership")
 		if diff := nstest.Diff(before, n.world()); diff != "" {
@@ -178,7 +181,7 @@ func TestMissingDeviceIsReportedOnce(t *testing.T) {
 		n.sh(n.pod, named("ip link set POD down", a)) // seen, and repaired
 		n.await("repair", func() bool { return len(n.log.with("repaired")) > repaired })
 	}
-	if said := n.log.with("cannot be repaired"); len(said) != 1 || said[0].Differences[0] != named(`tap "TAP" is missing`, a) {
+	if said := n.log.with("cannot be repaired"); len(said) != 1 || said[0].Differences[0] != named(`tap "TAP" is missing`, a) || said[0].Remedy != "delete the pod" {
 		t.Errorf("logged %+v", said)
 	}
 }

@@ -183,8 +183,8 @@ type lines struct {
 }
 
 type line struct {
-	Level, Msg, Port, Container, Bridge, Side, Error string
-	Differences                                      []string
+	Level, Msg, Port, Container, Interface, Bridge, Side, Error, Tap, Remedy string
+	Differences                                                              []string
 
 	Activations, Withdrawals, Foreign int
 }

@@ -276,10 +276,13 @@ func (k *keeper) repaired(w part, p attach.Attached, s *state, r attach.Repaired
 	} else {
 		done = r.Found // in vain
 	}
-	if len(r.Left) > 0 || err != nil {
-		k.report(w, p, s, r.Left, err)
-	} else {
+	switch {
+	case len(r.Left) == 0 && err == nil:
 		s.said = ""
+	case r.Gone:
+		k.report(w, p, s, r.Left, err, "remedy", "delete the pod")
+	default:
+		k.report(w, p, s, r.Left, err)
 	}
 	if !r.Acted {
 		return
@@ -292,7 +295,7 @@ func (k *keeper) repaired(w part, p attach.Attached, s *state, r attach.Repaired
 }
 
 // report says once what is wrong and stays so.
-func (k *keeper) report(w part, p attach.Attached, s *state, found []string, err error) {
+func (k *keeper) report(w part, p attach.Attached, s *state, found []string, err error, more ...any) {
 	text := strings.Join(found, "; ")
 	if err != nil {
 		text += "\n" + err.Error()
@@ -301,7 +304,7 @@ func (k *keeper) report(w part, p attach.Attached, s *state, found []string, err
 		return
 	}
 	s.said = text
-	words := append(about(w, p), "differences", differences(found))
+	words := append(append(about(w, p), "differences", differences(found)), more...)
 	if err != nil {
 		words = append(words, "error", err)
 	}

@@ -42,6 +42,7 @@ type Repaired struct {
 	Found []string // the differences; none: somebody else has put it right, or removed it
 	Left  []string // those that are still there
 	Acted bool     // something was changed
+	Gone  bool     // a device in the pod is missing, or a stranger's is in its place: a new pod has it again
 }
 
 // Compare lists how one side of p differs from its record, and changes nothing.
@@ -63,7 +64,7 @@ func (s *Site) Repair(p Attached, side Side) (r Repaired, err error) {
 			return nil
 		}
 		err := w.repair()
-		r.Acted = w.acted
+		r.Acted, r.Gone = w.acted, w.gone
 		var lookErr error
 		r.Left, lookErr = w.look()
 		return errors.Join(err, ignoreMissing(lookErr))
@@ -169,6 +170,7 @@ type repairs struct {
 	side  Side
 	got   port.Port
 	acted bool
+	gone  bool // see Repaired
 }
 
 func newRepair(s *Site, p Attached, side Side) *repairs {

@@ -19,6 +19,7 @@ func (r *repairs) repairPod() error {
 			return err
 		}
 	}
+	r.gone = inner.index == 0 || r.want.Tap != nil && tap.index == 0
 	if _, err := r.look(); err != nil {
 		return err
 	}
