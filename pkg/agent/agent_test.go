@@ -333,12 +333,26 @@ func TestComparisonThatFailsIsTriedAgain(t *testing.T) {
 		if k.compareAll(true); k.overdue == nil || !k.podsOverdue || k.Health.ready.Load() {
 			t.Errorf("after a failure it is tried again: %v, with pods: %v; ready: %v", k.overdue != nil, k.podsOverdue, k.Health.ready.Load())
 		}
+		for range 2 {
+			site.Close() // a dump that fails takes another socket
+			k.compareAll(false)
+			site.Close()
+			k.add(part{a.PortName(), attach.HostSide}, time.Now())
+			k.compareDue(time.Now())
+		}
+		if said := n.log.with("not compared"); len(said) != 2 || said[0].Port != "" || said[1].Port != a.PortName() || len(n.log.with("compared again")) > 0 {
+			t.Errorf("each error is to be said once:\n%s", n.log)
+		}
 		if k.site, err = attach.Open(); err != nil {
 			t.Fatal(err)
 		}
 		defer k.site.Close()
 		if k.compareAll(false); k.overdue != nil || k.podsOverdue || !k.Health.ready.Load() || len(k.ports) != 1 {
 			t.Errorf("after a success it is tried again: %v, with pods: %v; ready: %v, %d ports", k.overdue != nil, k.podsOverdue, k.Health.ready.Load(), len(k.ports))
+		}
+		k.compareAll(false)
+		if said := n.log.with("compared again"); len(said) != 1 || len(n.log.with("not compared")) != 2 {
+			t.Errorf("that it works again is to be said once:\n%s", n.log)
 		}
 	})
 }

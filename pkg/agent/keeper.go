@@ -29,6 +29,7 @@ type keeper struct {
 
 	overdue     <-chan time.Time // when a comparison of everything that has failed is tried again; nil: none has
 	podsOverdue bool             // with the pods' sides
+	failures    map[string]bool  // why comparisons have failed since one of everything has not, as it was said
 
 	strays        map[string]*stray // by the port's name
 	runtimeFailed bool
@@ -52,7 +53,7 @@ func newKeeper(s *attach.Site, o Options) *keeper {
 	return &keeper{
 		Options: o, site: s, queue: newQueue(),
 		known: known, state: map[part]*state{},
-		pods: podPaths{site: s, ports: known.ports}, nameless: map[string]bool{},
+		pods: podPaths{site: s, ports: known.ports}, nameless: map[string]bool{}, failures: map[string]bool{},
 		follower: newFollower(),
 		promoter: newPromoter(),
 	}
@@ -68,12 +69,24 @@ func (k *keeper) compareAll(podsNow bool) {
 	k.overdue = nil
 	k.podsOverdue = k.podsOverdue || podsNow
 	if err := k.tryAll(k.podsOverdue); err != nil {
-		k.Log.Error("not compared", "error", err)
+		k.failed(err)
 		k.overdue = time.After(time.Second)
 		return
 	}
+	if len(k.failures) > 0 {
+		k.Log.Info("compared again")
+		clear(k.failures)
+	}
 	k.podsOverdue = false
 	k.Health.ready.Store(true)
+}
+
+// failed says once why something is not compared, until everything has been.
+func (k *keeper) failed(err error, words ...any) {
+	if !k.failures[err.Error()] {
+		k.Log.Error("not compared", append(words, "error", err)...)
+	}
+	k.failures[err.Error()] = true
 }
 
 func (k *keeper) tryAll(podsNow bool) error {
@@ -133,7 +146,7 @@ func (k *keeper) compareDue(now time.Time) {
 	for _, w := range k.take(now) {
 		p, there, err := k.find(w.port)
 		if err != nil {
-			k.Log.Error("not compared", "port", w.port, "error", err)
+			k.failed(err, "port", w.port)
 		} else if there && slices.Contains(attach.SidesOf(p.Attachment), w.side) {
 			k.compare(p, w.side, now)
 		}
