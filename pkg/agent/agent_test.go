@@ -138,7 +138,7 @@ func TestAttachingIsNoDrift(t *testing.T) {
 			time.Sleep(2 * debounce)
 			n.remove(a.ID)
 		}
-		time.Sleep(2 * debounce)
+		time.Sleep(afterwards + 4*debounce)
 		if said := n.log.with(""); len(said) != 1 {
 			n.Errorf("logged:\n%s", n.log)
 		}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/attach"
-	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
 // keeper is one Run under way.
@@ -24,8 +23,9 @@ type keeper struct {
 	follower
 	promoter
 
-	nameless map[string]bool // ports without a record that were there at the last comparison of all; true: it has been said
-	repairs  int
+	deletions map[string]*deletion // by the port's name
+	nameless  map[string]bool      // ports without a record that were there at the last comparison of all; true: it has been said
+	repairs   int
 
 	overdue     <-chan time.Time // when a comparison of everything that has failed is tried again; nil: none has
 	podsOverdue bool             // with the pods' sides
@@ -54,8 +54,9 @@ func newKeeper(s *attach.Site, o Options) *keeper {
 		Options: o, site: s, queue: newQueue(),
 		known: known, state: map[part]*state{},
 		pods: podPaths{site: s, ports: known.ports}, nameless: map[string]bool{}, failures: map[string]bool{},
-		follower: newFollower(),
-		promoter: newPromoter(),
+		deletions: map[string]*deletion{},
+		follower:  newFollower(),
+		promoter:  newPromoter(),
 	}
 }
 
@@ -112,6 +113,9 @@ func (k *keeper) tryAll(podsNow bool) error {
 			k.gone(name)
 		}
 	}
+	for name := range k.deletions {
+		k.seeDeleted(name, time.Now())
+	}
 	k.reportNameless(unrecorded)
 	if !k.ObserveOnly && slices.ContainsFunc(all, func(p attach.Attached) bool { return p.Guarded }) {
 		if err := k.site.UnguardGone(); err != nil {
@@ -147,7 +151,9 @@ func (k *keeper) compareDue(now time.Time) {
 		p, there, err := k.find(w.port)
 		if err != nil {
 			k.failed(err, "port", w.port)
-		} else if there && slices.Contains(attach.SidesOf(p.Attachment), w.side) {
+		} else if !there {
+			k.seeDeleted(w.port, now)
+		} else if slices.Contains(attach.SidesOf(p.Attachment), w.side) {
 			k.compare(p, w.side, now)
 		}
 	}
@@ -156,6 +162,7 @@ func (k *keeper) compareDue(now time.Time) {
 // remember allows a search for the pod of a port that is new, and looks for its
 // ifb: events of queues and filters have an index only.
 func (k *keeper) remember(p attach.Attached) {
+	delete(k.deletions, p.PortName())
 	if !k.known.remember(p) {
 		return
 	}
@@ -351,35 +358,6 @@ func (k *keeper) reportNameless(links []rtnl.Link) {
 		now[l.Name] = before
 	}
 	k.nameless = now
-}
-
-// gone forgets a port, unless what it has left cannot be removed just now: nobody else
-// knows of it any more.
-func (k *keeper) gone(name string) {
-	if errors.Is(k.removeOrphan(k.ports[name]), attach.ErrBusy) {
-		k.add(part{name, attach.HostSide}, time.Now().Add(again))
-		return
-	}
-	k.forget(name)
-}
-
-func (k *keeper) removeOrphan(p attach.Attached) error {
-	if k.ObserveOnly || !leaves(p) {
-		return nil
-	}
-	k.Health.turn()
-	err := k.site.RemoveOrphan(p.Attachment)
-	if err != nil && !errors.Is(err, attach.ErrBusy) {
-		k.Log.Warn("what is left of a port that has gone stays", "port", p.PortName(), "error", err)
-	}
-	return err
-}
-
-// leaves reports whether anything can be left of a port that has gone: of most nothing
-// can, and looking takes the bridge's lock.
-func leaves(p attach.Attached) bool {
-	wanders := p.Table == port.Static || p.Table == port.Roaming
-	return wanders || p.Promote || p.Want().IFB != nil
 }
 
 func about(w part, p attach.Attached) []any {

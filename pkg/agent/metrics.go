@@ -107,8 +107,9 @@ func (m *Metrics) repaired(w part, differences []string) {
 // The states of a port, from the best to the worst.
 const (
 	right      = "right"
-	wrong      = "wrong"  // not as it should be, and it was not repaired
-	paused     = "paused" // of a fight
+	wrong      = "wrong"   // not as it should be, and it was not repaired
+	paused     = "paused"  // of a fight
+	deleted    = "deleted" // without DEL, and the guest's tap is in the pod
 	unrecorded = "unrecorded"
 )
 
@@ -124,7 +125,7 @@ type standings struct {
 }
 
 func newStandings() *standings {
-	s := &standings{desc: prometheus.NewDesc("tapbridge_agent_ports", "Ports by bridge, mode and state: right, wrong, paused, unrecorded.", []string{"bridge", "mode", "state"}, nil)}
+	s := &standings{desc: prometheus.NewDesc("tapbridge_agent_ports", "Ports by bridge, mode and state: right, wrong, paused, deleted, unrecorded.", []string{"bridge", "mode", "state"}, nil)}
 	s.now.Store(&map[standing]int{})
 	return s
 }
@@ -146,6 +147,11 @@ func (k *keeper) publish(now time.Time) {
 	for name, p := range k.ports {
 		all[standing{p.Bridge, string(p.Mode), right}] += 0
 		all[standing{p.Bridge, string(p.Mode), k.standing(name, now)}]++
+	}
+	for _, d := range k.deletions {
+		if d.said {
+			all[standing{d.Bridge, string(d.Mode), deleted}]++
+		}
 	}
 	if n := len(k.nameless); n > 0 {
 		all[standing{state: unrecorded}] = n

@@ -89,6 +89,13 @@ func (s *Site) Named(name string) (Attached, bool, error) {
 	return one[0], true, err
 }
 
+// TapLeft reports whether the tap of p is in the pod, whatever has become of the port. It
+// does without entering the pod.
+func (s *Site) TapLeft(p Attached) (bool, error) {
+	l, err := s.host.Behind(p.Port.NetNsID).LinkNamed(p.TapName())
+	return err == nil && isTap(l) && ours(l, p.ID), ignoreMissing(err)
+}
+
 // seeGuards notes what guarded guests may speak as: it is nowhere else, and is to be
 // given back when somebody has flushed the rules.
 func (s *Site) seeGuards(all []Attached) error {
