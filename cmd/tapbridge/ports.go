@@ -137,7 +137,7 @@ func describe(p attach.Inspected) row {
 		Network: p.Network, ContainerID: p.ContainerID, IfName: p.IfName,
 		GuestMAC: p.Guest.String(), TapMAC: p.Port.MAC().String(), MTU: p.MTU,
 		asked: askedOf(p.Attachment),
-		State: p.State, Unfollowed: p.Unfollowed, Mute: p.Mute(), Carrier: p.Carrier, Drift: append([]string{}, p.Wrong...),
+		State: p.State, Unfollowed: p.Unfollowed, Mute: p.Mute(), Carrier: p.Carrier, Drift: append([]string{}, p.Wrong()...),
 	}
 	if p.Guest.IsZero() {
 		r.GuestMAC = ""

@@ -19,7 +19,7 @@ func (n *node) inspect(s *Site) string {
 	if err != nil || len(all) != 1 {
 		n.Fatalf("inspected %+v, %v", all, err)
 	}
-	return strings.Join(all[0].Wrong, "; ")
+	return strings.Join(all[0].Wrong(), "; ")
 }
 
 // For people, the guest's addresses are what the rules say; that it has none is

@@ -23,11 +23,11 @@ import (
 type Inspected struct {
 	Attached            // without a record: the port alone
 	Carrier    *bool    // a VMM has the tap open; in mode veth: the pair is up; nil: not known
-	Wrong      []string // empty: as it should be
-	Lasting    []string // those of Wrong that no agent repairs
+	Drift      []string // how it differs from its record, as far as an agent repairs that
+	Lasting    []string // and as far as none does
+	OfBridge   []string // what is wrong with its bridge
+	Failed     error    // what keeps these from being complete
 	Unjoinable bool     // its bridge is missing, something else, or not VLAN-aware: nobody repairs what is wrong with the membership
-	OfBridge   []string // those of Wrong that are the bridge's
-	Failed     error    // what keeps Wrong from being complete; it is in it
 	Agent      bool     // one is there that repairs ports; not known to those who are not root
 	PodUnknown bool     // the pod's namespace could not be entered, only the bridge's side was compared
 	Deserted   bool     // the pod's namespace is kept by a mount alone: no process is in it
@@ -37,6 +37,15 @@ type Inspected struct {
 	Promoted string // the name of the tap on the host, while that is the port; "": it is not
 
 	Redirect *redirect.Pair // how frames get from the pod interface to the tap and back; nil: they do not, or not known
+}
+
+// Wrong is all that is wrong with the port; empty: it is as it should be.
+func (in Inspected) Wrong() []string {
+	wrong := slices.Concat(in.Drift, in.Lasting, in.OfBridge)
+	if in.Failed != nil {
+		wrong = append(wrong, in.Failed.Error())
+	}
+	return wrong
 }
 
 // Mute reports whether the guest can say nothing: its port is locked until somebody
@@ -64,15 +73,12 @@ func (s *Site) Inspect() ([]Inspected, error) {
 	var result []Inspected
 	for _, a := range all {
 		pod := pods[a.Port.NetNsID]
-		in, there, err := s.inspectCalmly(Inspected{Attached: a, Agent: agent}, pod.path)
+		in, there := s.inspectCalmly(Inspected{Attached: a, Agent: agent}, pod.path)
 		if !there {
 			continue
 		}
 		in.Unfollowed = a.Table == port.Follow && !agent && !unknown
 		in.Deserted = pod.path != "" && !pod.inhabited
-		if err != nil { // one port must not hide the others
-			in.Failed, in.Wrong = err, append(in.Wrong, err.Error())
-		}
 		result = append(result, in)
 	}
 	for _, l := range unrecorded {
@@ -82,16 +88,16 @@ func (s *Site) Inspect() ([]Inspected, error) {
 		if _, noRecord := port.ParseRecord(l.Alias); noRecord == nil {
 			continue // of an ADD under way, which had not marked it yet
 		}
-		in := Inspected{
-			Attached: Attached{Port: l}, Agent: agent,
-			Wrong: []string{fmt.Sprintf("alias is %q, want the record of an attachment: it cannot be told whose port this is", l.Alias)},
+		in := Inspected{Attached: Attached{Port: l}, Agent: agent}
+		lost := []string{fmt.Sprintf("alias is %q, want the record of an attachment: it cannot be told whose port this is", l.Alias)}
+		if agent { // which may have seen the record
+			in.Drift = lost
+		} else {
+			in.Lasting = lost
 		}
 		if l.Kind == tap.Kind { // the other end of a veth pair tells nothing of a VMM
 			carrier := l.Carrier()
 			in.Carrier = &carrier
-		}
-		if !agent {
-			in.Lasting = in.Wrong
 		}
 		result = append(result, in)
 	}
@@ -109,23 +115,21 @@ func (s *Site) Uplinks(name string) ([]bridge.Uplink, error) {
 	return bridge.Uplinks(br, ports), ignoreMissing(err)
 }
 
-// inspectCalmly is false for a port that has gone since it was listed.
-func (s *Site) inspectCalmly(known Inspected, path string) (in Inspected, there bool, err error) {
+// inspectCalmly is false for a port that has gone since it was listed. One that cannot be
+// looked at must not hide the others.
+func (s *Site) inspectCalmly(known Inspected, path string) (in Inspected, there bool) {
 	a := known.Attached
-	err = s.Calmly(a.Bridge, func() (err error) {
-		if in, err = s.inspect(known, path); err == nil && len(in.Wrong) > 0 {
+	wrong := s.Calmly(a.Bridge, func() error {
+		if in, in.Failed = s.inspect(known, path); len(in.Wrong()) > 0 {
 			return port.ErrDrift
 		}
-		return err
+		return nil
 	})
-	if errors.Is(err, port.ErrDrift) {
-		err = nil // it is in words
+	if a.Port.Index == 0 || wrong == nil {
+		return in, true
 	}
-	if a.Port.Index == 0 || err == nil && len(in.Wrong) == 0 {
-		return in, true, err
-	}
-	_, there, seekErr := s.Seek(a)
-	return in, there || seekErr != nil, err
+	_, there, err := s.Seek(a)
+	return in, there || err != nil
 }
 
 func (s *Site) inspect(in Inspected, path string) (Inspected, error) {
@@ -163,17 +167,17 @@ func (s *Site) inspect(in Inspected, path string) (Inspected, error) {
 			in.State = Running
 		}
 	}
-	var drift *port.Drift
-	if errors.As(port.Diff(want, got), &drift) {
-		in.Wrong = drift.Differences
-	}
-	if in.Lasting, err = site.lasting(in, want, got); err != nil {
-		return in, err
-	}
-	err = s.inspectBridge(a, &in)
-	in.Wrong = append(in.Wrong, in.OfBridge...)
 	in.Carrier = site.carrier(a, in)
-	return in, err
+	if in.Drift = differencesOf(port.Diff(want, got)); len(in.Drift) > 0 {
+		lasting, err := site.lasting(in, want, got)
+		if err != nil {
+			return in, err
+		}
+		lasts := func(d string) bool { return slices.Contains(lasting, d) }
+		in.Lasting = slices.DeleteFunc(slices.Clone(in.Drift), func(d string) bool { return !lasts(d) })
+		in.Drift = slices.DeleteFunc(in.Drift, lasts)
+	}
+	return in, s.inspectBridge(a, &in)
 }
 
 // inspectBridge looks for what is wrong with the bridge, from the port's point of view.
@@ -233,11 +237,7 @@ func (s *Site) lasting(in Inspected, want, got port.Port) ([]string, error) {
 		pod := *after.Pod
 		pod.MTU, after.Pod = got.Pod.MTU, &pod
 	}
-	var drift *port.Drift
-	if errors.As(port.Diff(want, after), &drift) {
-		return drift.Differences, nil
-	}
-	return nil, nil
+	return differencesOf(port.Diff(want, after)), nil
 }
 
 // carrier tells whether a VMM is there. A pair of veth ends has carrier also

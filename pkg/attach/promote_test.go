@@ -269,7 +269,7 @@ func (n *node) wantInspected(a port.Attachment, promoted string) {
 			n.Fatalf("%+v, %v", all, err)
 		}
 		got := all[0]
-		if got.Promoted != promoted || got.Carrier == nil || !*got.Carrier || len(got.Wrong) > 0 || got.PodUnknown || got.Port.Name != a.PortName() {
+		if got.Promoted != promoted || got.Carrier == nil || !*got.Carrier || len(got.Wrong()) > 0 || got.PodUnknown || got.Port.Name != a.PortName() {
 			n.Errorf("want %q promoted and all right: %+v", promoted, got)
 		}
 		if a.Table == port.Follow && got.State != Running {

@@ -265,7 +265,7 @@ func TestLookDuringPromotion(t *testing.T) {
 				t.Error(err)
 			}
 			inspected, err := s.Inspect()
-			if err != nil || len(inspected) != 1 || len(inspected[0].Wrong) > 0 {
+			if err != nil || len(inspected) != 1 || len(inspected[0].Wrong()) > 0 {
 				t.Errorf("ports: %+v, %v", inspected, err)
 			}
 		}

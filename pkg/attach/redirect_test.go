@@ -51,8 +51,8 @@ func TestWayOfTheRedirect(t *testing.T) {
 		g.pod.Run(t, "tc", "filter", "del", "dev", words[0], "ingress")
 		g.pod.Run(t, "tc", append([]string{"filter", "add", "dev"}, words...)...)
 	}
-	if got := g.inspected(t); len(got.Wrong) > 0 || got.Redirect == nil || got.Redirect.String() != string(redirect.Mirred) {
-		t.Errorf("after a change by hand: %v, %q", got.Redirect, got.Wrong)
+	if got := g.inspected(t); len(got.Wrong()) > 0 || got.Redirect == nil || got.Redirect.String() != string(redirect.Mirred) {
+		t.Errorf("after a change by hand: %v, %q", got.Redirect, got.Wrong())
 	}
 	lanExpect(t, n.outside.to("to the guest", g.lanStation, 10), g.to("from the guest", n.outside, 10))
 }

@@ -119,11 +119,15 @@ func (s *Site) compare(p Attached, side Side) (want, got port.Port, differences 
 	}
 	tolerate(p, &want, &got)
 	want = want.Like(got)
+	return want, got, differencesOf(port.Diff(want, got)), nil
+}
+
+func differencesOf(err error) []string {
 	var drift *port.Drift
-	if errors.As(port.Diff(want, got), &drift) {
-		differences = drift.Differences
+	if errors.As(err, &drift) {
+		return drift.Differences
 	}
-	return want, got, differences, nil
+	return nil
 }
 
 // wanted is the part of the whole port that is at one side.

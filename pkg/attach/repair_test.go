@@ -85,7 +85,7 @@ func TestLastingIsWhatRepairLeaves(t *testing.T) {
 			beyond := d.beyondRepair() || d.podsOwn(a)
 			says := named(d.says, a)
 			for _, in := range all {
-				for _, wrong := range in.Wrong {
+				for _, wrong := range in.Wrong() {
 					unseen := strings.Contains(d.command, "nft") && (wrong == "ipSpoofChk is off, want on" || strings.HasPrefix(wrong, "ipSpoofChk: addresses"))
 					if unrecorded := in.Network == ""; unrecorded || unseen {
 						continue // an agent may have seen what is not known here

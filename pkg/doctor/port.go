@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/tapbridge/tapbridge/internal/shell"
 	"github.com/tapbridge/tapbridge/pkg/attach"
@@ -41,8 +40,24 @@ const (
 
 func inspected(p attach.Inspected) (found []Finding) {
 	object := "port " + p.Port.Name
-	for _, wrong := range p.Wrong {
-		found = append(found, bad(object, wrong, remedy(p, wrong)))
+	say := func(wrong []string, remedy string) {
+		for _, w := range wrong {
+			found = append(found, bad(object, w, remedy))
+		}
+	}
+	first := ""
+	if p.Unjoinable {
+		first = fmt.Sprintf("put bridge %s right first; then ", p.Bridge)
+	}
+	repair := startAgent + ", undo what has changed it, or " + makeAnew
+	if p.Agent {
+		repair = "tapbridge-agent repairs it; where it does not, its log says why: " + makeAnew
+	}
+	say(p.Drift, first+repair)
+	say(p.Lasting, first+makeAnew+": no agent repairs it")
+	say(p.OfBridge, fmt.Sprintf("ip link set %s up, with an MTU of %d at least", shell.Word(p.Bridge), p.MTU))
+	if p.Failed != nil {
+		found = append(found, bad(object, p.Failed.Error(), Remedy(p.Failed)))
 	}
 	if p.Unfollowed {
 		found = append(found, unfollowed(p))
@@ -52,27 +67,6 @@ func inspected(p attach.Inspected) (found []Finding) {
 			"only if the runtime does not know the container any more, and where the network has ipam with its whole configuration and CNI_PATH, else the address stays taken: "+removal(p)))
 	}
 	return found
-}
-
-// remedy is for one of the differences of p.
-func remedy(p attach.Inspected, wrong string) string {
-	switch {
-	case p.Failed != nil && wrong == p.Failed.Error():
-		return Remedy(p.Failed)
-	case slices.Contains(p.OfBridge, wrong):
-		return fmt.Sprintf("ip link set %s up, with an MTU of %d at least", shell.Word(p.Bridge), p.MTU)
-	}
-	advice := startAgent + ", undo what has changed it, or " + makeAnew
-	switch {
-	case slices.Contains(p.Lasting, wrong):
-		advice = makeAnew + ": no agent repairs it"
-	case p.Agent:
-		advice = "tapbridge-agent repairs it; where it does not, its log says why: " + makeAnew
-	}
-	if p.Unjoinable {
-		return fmt.Sprintf("put bridge %s right first; then %s", p.Bridge, advice)
-	}
-	return advice
 }
 
 // removal is the command that removes a port. No DEL can have the hash of an id.
