@@ -216,19 +216,23 @@ func (r *request) openForRemoval() (*attach.Site, error) {
 // findBridge reads the bridge, or plans the one that will be made.
 func findBridge(site *attach.Site, c *config.Config) (bridge.Bridge, error) {
 	br, err := site.Bridge(c.Bridge)
-	missing := errors.Is(err, bridge.ErrNotFound)
 	switch {
-	case missing && !c.CreateBridge:
+	case errors.Is(err, bridge.ErrNotFound) && !c.CreateBridge:
 		return br, fmt.Errorf(`%w: create it, or set "createBridge": true`, err)
-	case err != nil && !missing, !missing && (br.VLANAware || !c.VLANs.Given()):
-		return br, err
-	}
-	canFilter, err := bridge.CanFilterVLANs(site.Host())
-	if err == nil && c.VLANs.Given() && !canFilter {
-		err = fmt.Errorf("bridge %q: %w", c.Bridge, bridge.ErrNoVLANs)
-	}
-	if missing {
-		br = c.NewBridge(canFilter)
+	case errors.Is(err, bridge.ErrNotFound):
+		can, err := canFilterVLANs(site, c)
+		return c.NewBridge(can), err
+	case err == nil && c.VLANs.Given() && !br.VLANAware:
+		_, err = canFilterVLANs(site, c) // else Plan says how the bridge becomes so
 	}
 	return br, err
+}
+
+// canFilterVLANs is an error where the kernel cannot and the configuration asks for it.
+func canFilterVLANs(site *attach.Site, c *config.Config) (bool, error) {
+	can, err := bridge.CanFilterVLANs(site.Host())
+	if err == nil && !can && c.VLANs.Given() {
+		err = fmt.Errorf("bridge %q: %w", c.Bridge, bridge.ErrNoVLANs)
+	}
+	return can, err
 }
