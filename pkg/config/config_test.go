@@ -81,7 +81,7 @@ func TestPromote(t *testing.T) {
 func TestWhatOthersPutInPasses(t *testing.T) {
 	for _, members := range []string{
 		`"capabilities":{"mac":true}`, `"capabilities":null`, `"capabilities":{"nobodysYet":true,"x":false,"y":null}`, `"runtimeConfig":{"portMappings":[{}],"ips":[],"dns":{}}`,
-		`"runtimeConfig":{"ips":["10.0.0.1/24"],"x":7},"ipam":{"type":"static"}`, `"args":{"cni":{"x":7},"y":"z"}`, `"args":{"cni":null}`,
+		`"runtimeConfig":{"ips":["10.0.0.1/24"],"x":7},"ipam":{"type":"static"}`, `"runtimeConfig":{"ips":{"v4":"10.0.0.1/24"}},"ipam":{"type":"other"}`, `"args":{"cni":{"x":7},"y":"z"}`, `"args":{"cni":null}`,
 		`"prevResult":null`, `"dns":{"nameservers":["10.0.0.1"]}`, `"ipam":{}`, `"ipam":null`, `"cni.dev/valid-attachments":[]`, `"disableCheck":true`,
 		`"disableGC":true`, `"deviceID":"0000:00:00.0"`, `"pciBusID":"x"`, `"resourceName":"y"`, `"ipMasq":false`, `"isGateway":false`, `"vlan":null`, `"mtu":null`,
 	} {
@@ -166,7 +166,6 @@ func TestBadInputIsRefusedByName(t *testing.T) {
 		{`"bridge":"br0","args":"x"`, config.ErrInvalid, []string{`"args"`, `"x"`, "want an object"}},
 		{`"bridge":"br0","args":{"cni":5}`, config.ErrInvalid, []string{`"args.cni"`, "5", "want an object"}},
 		{`"bridge":"br0","runtimeConfig":{"ips":["1.2.3.4/24"]}`, config.ErrInvalid, []string{`"runtimeConfig.ips"`, `["1.2.3.4/24"]`, `it needs "ipam"`}},
-		{`"bridge":"br0","ipam":{"type":"static"},"runtimeConfig":{"ips":"x"}`, config.ErrInvalid, []string{`"runtimeConfig.ips"`, `"x"`, "want a list"}},
 		{`"bridge":"br0","ipam":{"type":"../x"}`, config.ErrInvalid, []string{`"ipam"`, `"../x"`, "CNI_PATH"}},
 		{`"bridge":"all"`, config.ErrInvalid, []string{`"bridge"`, `"all"`, "no device"}},
 		{`"bridge":"br0","dns":[]`, config.ErrInvalid, []string{`"dns"`, "[]"}},
