@@ -26,8 +26,6 @@ func IsName(text string) bool {
 // CheckInterfaceName refuses what the kernel refuses as the name of a device
 // (net/core/dev.c, dev_valid_name), "%", which it would replace by a number, and what
 // would be more than a name on a terminal.
-// "all" and "default" are directories of sysctls beside those of the devices
-// (net/ipv4/devinet.c, sysctl_dev_name_is_allowed).
 func CheckInterfaceName(name string) error {
 	switch {
 	case name == "":
@@ -36,7 +34,7 @@ func CheckInterfaceName(name string) error {
 		return fmt.Errorf("interface name is longer than %d bytes", unix.IFNAMSIZ-1)
 	case name == "." || name == "..":
 		return fmt.Errorf("interface name %q is a folder's", name)
-	case name == "all" || name == "default":
+	case IsReserved(name):
 		return fmt.Errorf("interface name %q has a meaning of its own in /proc/sys/net: the kernel gives it to no device", name)
 	case strings.ContainsAny(name, "/:%") || strings.ContainsFunc(name, unicode.IsSpace):
 		return fmt.Errorf("interface name %q contains / : %% or white space", name)
@@ -45,3 +43,7 @@ func CheckInterfaceName(name string) error {
 	}
 	return nil
 }
+
+// IsReserved is for the names of directories of sysctls beside those of the devices
+// (net/ipv4/devinet.c, sysctl_dev_name_is_allowed).
+func IsReserved(name string) bool { return name == "all" || name == "default" }

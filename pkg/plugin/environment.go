@@ -69,6 +69,9 @@ func (e environment) checkNames() error {
 	if !config.IsName(e.containerID) {
 		return fmt.Errorf("%w: %s has value %q: %s", errEnvironment, containerID, e.containerID, config.NameRule)
 	}
+	if e.command == "DEL" && config.IsReserved(e.ifName) {
+		return nil // libcni lets it through to ADD, and has to get rid of what that has refused
+	}
 	if err := config.CheckInterfaceName(e.ifName); err != nil {
 		return fmt.Errorf("%w: %s has value %q: %s", errEnvironment, ifName, e.ifName, err)
 	}
