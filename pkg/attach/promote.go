@@ -199,7 +199,7 @@ func (r *repairs) takeOver() error {
 	}
 	left, err := r.look()
 	if err == nil && len(left) > 0 {
-		err = &port.Drift{Port: r.want.Name, Differences: left}
+		err = &port.Drift{Port: r.a.PortName(), Differences: left}
 	}
 	return err
 }
