@@ -38,7 +38,7 @@ func snapshot(links []object) string {
 // `ip link` says, but for sysctls.
 func (n *NS) links() []object {
 	n.t.Helper()
-	return n.objects("ip", "-d", "-j", "addr", "show")
+	return n.ask("ip", "addr show")[0]
 }
 
 // settled reports whether linkwatch, which works up to a second late, has

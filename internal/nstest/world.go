@@ -1,6 +1,7 @@
 package nstest
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -59,8 +60,8 @@ func (n *NS) lines() (lines []string) {
 		lines = append(lines, flatten("link "+link.text("ifname"), strip(link))...)
 		lines = append(lines, n.newerPortAttrs(link)...)
 	}
-	for _, q := range queries {
-		lines = append(lines, n.report(q.noun, q.keep, q.command...)...)
+	for _, tool := range []string{"ip", "bridge"} {
+		lines = append(lines, n.report(tool, queries[tool]...)...)
 	}
 	lines = append(lines, n.trafficControl()...)
 	lines = append(lines, n.sysctls()...)
@@ -68,16 +69,23 @@ func (n *NS) lines() (lines []string) {
 	return lines
 }
 
-var queries = []struct {
+// query is a command of iproute2's, and what of its answer belongs to the world.
+type query struct {
 	noun    string
-	command []string
+	command string
 	keep    func(object) bool
-}{
-	{"route", strings.Fields("ip -d -j route show table all"), isOwnRoute},
-	{"rule", strings.Fields("ip -d -j rule"), all},
-	{"neigh", strings.Fields("ip -d -j neigh show nud permanent"), all},
-	{"fdb", strings.Fields("bridge -d -j fdb show"), isStatic},
-	{"vlan", strings.Fields("bridge -d -j vlan show"), all},
+}
+
+var queries = map[string][]query{
+	"ip": {
+		{"route", "route show table all", isOwnRoute},
+		{"rule", "rule show", all},
+		{"neigh", "neigh show nud permanent", all},
+	},
+	"bridge": {
+		{"fdb", "fdb show", isStatic},
+		{"vlan", "vlan show", all}, // the last: not every kernel has it
+	},
 }
 
 func all(object) bool { return true }
@@ -101,16 +109,16 @@ func isStatic(entry object) bool {
 // those of one at a time.
 func (n *NS) trafficControl() (lines []string) {
 	n.t.Helper()
-	for _, qdisc := range n.objects("tc", "-d", "-j", "qdisc", "show") {
+	var filters []query
+	for _, qdisc := range n.ask("tc", "qdisc show")[0] {
 		dev := qdisc.text("dev")
 		for _, hook := range hooks(qdisc) {
 			noun := "filter " + dev + " " + automatic(hook[len(hook)-1])
-			show := append([]string{"tc", "-d", "-j", "filter", "show", "dev", dev}, hook...)
-			lines = append(lines, n.report(noun, all, show...)...)
+			filters = append(filters, query{noun, "filter show dev " + dev + " " + strings.Join(hook, " "), all})
 		}
 		lines = append(lines, "qdisc "+strip(qdisc).json())
 	}
-	return lines
+	return append(lines, n.report("tc", filters...)...)
 }
 
 // hooks are the places of a qdisc where filters can be, in tc's words.
@@ -175,34 +183,45 @@ func readSysctls(pattern string) (lines []string) {
 	return lines
 }
 
-// report is one line for each object that the command shows and keep admits.
-func (n *NS) report(noun string, keep func(object) bool, command ...string) (lines []string) {
+// report is one line for each object that a query finds and keeps.
+func (n *NS) report(tool string, queries ...query) (lines []string) {
 	n.t.Helper()
-	for _, o := range n.objects(command...) {
-		if keep(o) {
-			lines = append(lines, noun+" "+strip(o).json())
+	var commands []string
+	for _, q := range queries {
+		commands = append(commands, q.command)
+	}
+	for i, objects := range n.ask(tool, commands...) {
+		for _, o := range objects {
+			if q := queries[i]; q.keep(o) {
+				lines = append(lines, q.noun+" "+strip(o).json())
+			}
 		}
 	}
 	return lines
 }
 
-// objects decodes what a command of iproute2 says in JSON. A kernel without
-// the feature has no objects of its kind.
-func (n *NS) objects(command ...string) (objects []object) {
+// ask has one process of iproute2 run commands, and decodes what it says to each in
+// JSON. A kernel without a feature has no objects of its kind, and nothing is asked
+// after it. Starting a process is what takes time, under emulation above all.
+func (n *NS) ask(tool string, commands ...string) (answers [][]object) {
 	n.t.Helper()
-	out, err := n.Command(command[0], command[1:]...).Output()
+	if len(commands) == 0 {
+		return nil
+	}
+	cmd := n.Command(tool, "-d", "-j", "-batch", "-")
+	cmd.Stdin = strings.NewReader(strings.Join(commands, "\n"))
+	out, err := cmd.Output()
 	var exit *exec.ExitError
-	if errors.As(err, &exit) && strings.Contains(string(exit.Stderr), "not supported") {
-		return nil
+	lacking := errors.As(err, &exit) && strings.Contains(string(exit.Stderr), "not supported")
+	if err != nil && !lacking {
+		n.t.Fatalf("%s %q: %v", tool, commands, err)
 	}
-	if err != nil {
-		n.t.Fatalf("%q: %v", command, err)
+	answers = make([][]object, len(commands))
+	said := json.NewDecoder(bytes.NewReader(out))
+	for i := range answers {
+		if err := said.Decode(&answers[i]); err != nil && !lacking {
+			n.t.Fatalf("%s %q: %v in %q", tool, commands[i], err, out)
+		}
 	}
-	if len(out) == 0 {
-		return nil
-	}
-	if err := json.Unmarshal(out, &objects); err != nil {
-		n.t.Fatalf("%q: %v in %q", command, err, out)
-	}
-	return objects
+	return answers
 }
