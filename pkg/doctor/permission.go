@@ -15,13 +15,14 @@ func Permitted(err error) error {
 	if !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	if os.Geteuid() != 0 {
+	lacks := missing()
+	switch {
+	case len(lacks) == 0: // something else denies it
+		return err
+	case os.Geteuid() != 0:
 		return fmt.Errorf("%w (tapbridge must be run by root)", err)
 	}
-	if lacks := missing(); len(lacks) > 0 {
-		return fmt.Errorf("%w (tapbridge is run without %s)", err, strings.Join(lacks, " and "))
-	}
-	return err
+	return fmt.Errorf("%w (tapbridge is run without %s)", err, strings.Join(lacks, " and "))
 }
 
 // missing are the capabilities that the process has not got, of those that README.md
