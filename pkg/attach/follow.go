@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/fdb"
 	"github.com/tapbridge/tapbridge/pkg/port"
@@ -45,17 +46,21 @@ func (s *Site) Stance(p Attached) (st Stance, err error) {
 	return st, err
 }
 
-// hasVMM asks the tap, which is in the pod in mode tap, without entering that.
+// hasVMM asks the tap.
 func (s *Site) hasVMM(p Attached) (bool, error) {
 	if p.Mode == port.HostTap {
 		return p.Port.Carrier(), nil
 	}
-	name := s.host.LinkNamed // of a pod with the host's network
-	if p.Port.NetNsID >= 0 {
-		name = s.host.Behind(p.Port.NetNsID).LinkNamed
-	}
-	tap, err := name(p.TapName())
+	tap, err := s.tapInPod(p)
 	return err == nil && tap.Carrier(), ignoreMissing(err)
+}
+
+// tapInPod is the tap of mode tap, without entering the pod.
+func (s *Site) tapInPod(p Attached) (rtnl.Link, error) {
+	if p.Port.NetNsID < 0 { // the pod has the host's network
+		return s.host.LinkNamed(p.TapName())
+	}
+	return s.host.Behind(p.Port.NetNsID).LinkNamed(p.TapName())
 }
 
 // Activate takes a port that waits to where its guest runs: the entry is written,

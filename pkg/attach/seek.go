@@ -92,7 +92,7 @@ func (s *Site) Named(name string) (Attached, bool, error) {
 // TapLeft reports whether the tap of p is in the pod, whatever has become of the port. It
 // does without entering the pod.
 func (s *Site) TapLeft(p Attached) (bool, error) {
-	l, err := s.host.Behind(p.Port.NetNsID).LinkNamed(p.TapName())
+	l, err := s.tapInPod(p)
 	return err == nil && isTap(l) && ours(l, p.ID), ignoreMissing(err)
 }
 
