@@ -36,11 +36,7 @@ var bandwidthKeys = []string{"ingressRate", "ingressBurst", "egressRate", "egres
 // reference plugin: what a tenant writes on a pod comes as a capability, and does
 // not lift what an administrator has set.
 func (c *Config) readBandwidth() error {
-	var runtime object
-	if err := c.object.read("runtimeConfig", &runtime); err != nil {
-		return err
-	}
-	if err := c.readLimits("runtimeConfig.bandwidth", runtime); err != nil {
+	if err := c.readLimits("runtimeConfig.bandwidth", c.runtime); err != nil {
 		return err
 	}
 	return c.readLimits("bandwidth", c.object)

@@ -55,7 +55,8 @@ type Config struct {
 	DNS           types.DNS
 	PrevResult    *types100.Result // nil: none
 
-	limits limits
+	runtime object // runtimeConfig
+	limits  limits
 }
 
 // manager is who keeps the bridge's MAC table, in libvirt's words.
@@ -70,8 +71,8 @@ const (
 const (
 	smallestMTU  = 68    // RFC 791; ETH_MIN_MTU
 	largestMTU   = 65521 // of a tap (drivers/net/tun.c)
-	defaultOwner = 107   // KubeVirt's qemu
-	defaultGroup = 107
+	DefaultOwner = 107   // KubeVirt's qemu
+	DefaultGroup = 107
 	largestID    = 1<<32 - 2 // -1 means "not set" to the kernel
 )
 
@@ -123,8 +124,8 @@ func (h Header) Parse(args string) (*Config, error) {
 	if err := h.object.checkCapabilities(); err != nil {
 		return nil, err
 	}
-	c := &Config{Header: h, Mode: port.Tap, Owner: defaultOwner, Group: defaultGroup}
-	for _, read := range []func() error{c.readKeys, c.readDNS, c.readTable, c.readVLANs, c.readBandwidth, c.readIPAM, c.readGateway, c.readPrevResult} {
+	c := &Config{Header: h, Mode: port.Tap, Owner: DefaultOwner, Group: DefaultGroup}
+	for _, read := range []func() error{c.readRuntime, c.readKeys, c.readDNS, c.readTable, c.readVLANs, c.readBandwidth, c.readIPAM, c.readGateway, c.readPrevResult} {
 		if err := read(); err != nil {
 			return nil, err
 		}
@@ -271,6 +272,9 @@ func (c *Config) readTable() error {
 	return nil
 }
 
+// readRuntime reads what the runtime sends for the capabilities.
+func (c *Config) readRuntime() error { return c.object.read("runtimeConfig", &c.runtime) }
+
 func (c *Config) readIPAM() error {
 	if err := c.object.read("ipam", &types.IPAM{}); err != nil {
 		return err
@@ -302,12 +306,8 @@ func (c *Config) readIPAM() error {
 // checkIPs refuses addresses that a runtime asks for and no delegate gives. How they are
 // written is the delegate's business.
 func (c *Config) checkIPs() error {
-	var runtime object
-	if err := c.object.read("runtimeConfig", &runtime); err != nil || c.IPAM != "" || !runtime.given("ips") {
-		return err
-	}
-	if string(runtime["ips"]) != "[]" {
-		return invalid("runtimeConfig.ips", runtime["ips"], `it needs "ipam": nobody else gives the guest an address`)
+	if ips := c.runtime["ips"]; c.IPAM == "" && c.runtime.given("ips") && string(ips) != "[]" {
+		return invalid("runtimeConfig.ips", ips, `it needs "ipam": nobody else gives the guest an address`)
 	}
 	return nil
 }

@@ -68,15 +68,11 @@ func (c *Config) readConventionMAC() error {
 
 // readRuntimeMAC reads what the runtime sends for the capability.
 func (c *Config) readRuntimeMAC() error {
-	var runtime object
-	if err := c.object.read("runtimeConfig", &runtime); err != nil {
-		return err
-	}
-	if !runtime.given("mac") {
+	if !c.runtime.given("mac") {
 		return nil
 	}
-	if err := json.Unmarshal(runtime["mac"], &c.MAC); err != nil {
-		return invalid("runtimeConfig.mac", runtime["mac"], reason(err))
+	if err := json.Unmarshal(c.runtime["mac"], &c.MAC); err != nil {
+		return invalid("runtimeConfig.mac", c.runtime["mac"], reason(err))
 	}
 	return nil
 }

@@ -30,8 +30,7 @@ func Bridge(site *attach.Site, name string) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	canFilter, err := bridge.CanFilterVLANs(site.Host())
-	found = append(found, spanningTree(l), vlans(br, canFilter || err != nil))
+	found = append(found, spanningTree(l), vlans(site.Host(), br))
 	found = append(found, uplinks(l, ports)...)
 	return append(found, strangers(br, ports)...), nil
 }
@@ -74,12 +73,12 @@ func spanningTree(l rtnl.Link) Finding {
 	return bad(about(l.Name), fmt.Sprintf("STP is on: a new port forwards nothing for %d s", 2*delay/perSecond), remedy)
 }
 
-func vlans(br bridge.Bridge, canFilter bool) Finding {
+func vlans(host *rtnl.Conn, br bridge.Bridge) Finding {
 	if br.VLANAware {
 		return ok(about(br.Name), fmt.Sprintf("it is VLAN-aware, default VLAN %d", br.DefaultPVID))
 	}
 	remedy := fmt.Sprintf("ip link set %s type bridge vlan_filtering 1", shell.Word(br.Name))
-	if !canFilter {
+	if can, err := bridge.CanFilterVLANs(host); err == nil && !can {
 		remedy = kernelWithVLANs
 	}
 	return note(about(br.Name), "it is not VLAN-aware: no vlan or vlanTrunk, and its uplinks stay promiscuous", remedy+", if that is wanted")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
+	"github.com/tapbridge/tapbridge/pkg/config"
 	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/mac"
 	"github.com/tapbridge/tapbridge/pkg/port"
@@ -24,9 +25,6 @@ type feature struct {
 	remedy string // where the kernel lacks it
 	ask    func(*port.Attachment)
 }
-
-// defaultOwner of a tap is that of package config, user and group.
-const defaultOwner = 107
 
 const (
 	modulesOf       = "load the kernel modules "
@@ -115,7 +113,7 @@ func (f feature) try(site *attach.Site, onBridge string) (port.Port, error) {
 		ID:      port.ID{ContainerID: "doctor", IfName: "net1"},
 		Network: "doctor", Bridge: onBridge, Mode: port.Tap, Table: port.Kernel,
 		Guest: mac.Stable("doctor", f.name), MTU: bridge.DefaultMTU, PortMTU: bridge.DefaultMTU,
-		Access: tap.Access{Owner: defaultOwner, Group: defaultOwner},
+		Access: tap.Access{Owner: config.DefaultOwner, Group: config.DefaultGroup},
 	}
 	f.ask(&a)
 	if err := site.Apply(a, bridge.Bridge{Name: a.Bridge, MTU: a.PortMTU, VLANAware: a.VLANs != ""}); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/tapbridge/tapbridge/pkg/config"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
@@ -16,7 +17,7 @@ func Tun() Finding {
 	const anybody = 0o006
 	if info, err := os.Stat(tap.Device); err == nil && info.Mode()&anybody != anybody {
 		return note("node", fmt.Sprintf("%s has mode %04o: not every VMM may open it, such as one of uid %d, the default owner of a tap",
-			tap.Device, info.Mode().Perm(), defaultOwner), "chmod 0666 "+tap.Device+", unless every VMM runs as root")
+			tap.Device, info.Mode().Perm(), config.DefaultOwner), "chmod 0666 "+tap.Device+", unless every VMM runs as root")
 	}
 	return ok("node", tap.Device+" works")
 }
