@@ -22,7 +22,7 @@ func examine(args []string, stdout, stderr io.Writer) int {
 	switch strings.Join(args, " ") {
 	case "", "-o table":
 	case "-o json":
-		print = printFindingsJSON
+		print = printJSON
 	case "-h", "--help", "help":
 		fmt.Fprintln(stdout, doctorUsage)
 		return allRight
@@ -57,10 +57,8 @@ func examineBridge(bridge string, print func(io.Writer, []doctor.Finding) error,
 	return allRight
 }
 
-func printFindingsJSON(w io.Writer, found []doctor.Finding) error { return encode(w, found) }
-
-// encode leaves & and < as they are: commands are to be pasted.
-func encode(w io.Writer, v any) error {
+// printJSON leaves & and < as they are: commands are to be pasted.
+func printJSON[T any](w io.Writer, v T) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")

@@ -152,8 +152,6 @@ func describe(p attach.Inspected) row {
 	return r
 }
 
-func printJSON(w io.Writer, rows []row) error { return encode(w, rows) }
-
 func printTable(w io.Writer, rows []row) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "PORT\tBRIDGE\tMODE\tREDIRECT\tTABLE\tGUEST MAC\tCARRIER\tNETWORK\tCONTAINER\tIFNAME\tSTATE")
