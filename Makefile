@@ -7,7 +7,6 @@ GUEST    ?= netstack
 ARCH     ?= $(shell go env GOARCH)
 IMAGE    ?= localhost/tapbridge:dev
 FUZZTIME ?= 10s
-PROGRAMS ?= ./cmd/tapbridge ./cmd/tapbridge-agent
 
 export CGO_ENABLED ?= 0
 export GOFLAGS ?= -buildvcs=false
@@ -18,7 +17,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## bin/tapbridge and bin/tapbridge-agent, static and stripped
-	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ $(PROGRAMS)
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/tapbridge ./cmd/tapbridge-agent
 
 # What goes into the image has the time of its commit, so that the same source makes the same image. The store of buildah is a
 # temporary one: nothing but the archive is left behind.
