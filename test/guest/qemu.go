@@ -29,7 +29,7 @@ type Linux struct{ console *console }
 // Boot waits until a guest has booted that somebody else has started with [Arguments], in a pod for example: serial is the other
 // end of its serial line. The guest ends with its QEMU.
 func Boot(ctx context.Context, serial io.ReadWriteCloser) (*Linux, error) {
-	g := &Linux{newConsole(serial, serial)}
+	g := Resume(serial)
 	hangUp := func() error {
 		_ = serial.Close() // an error: the guest was faster
 		<-g.console.ended
@@ -40,6 +40,9 @@ func Boot(ctx context.Context, serial io.ReadWriteCloser) (*Linux, error) {
 	}
 	return g, nil
 }
+
+// Resume is a guest that has booted before, and goes on where it was saved or migrated from.
+func Resume(serial io.ReadWriteCloser) *Linux { return &Linux{newConsole(serial, serial)} }
 
 type qemu struct {
 	Linux

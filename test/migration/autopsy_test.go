@@ -1,13 +1,13 @@
 package migration
 
 import (
-	"bufio"
+	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/tapbridge/tapbridge/internal/nstest"
 	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/test/guest"
 )
 
 // hasSurvived asks the VM on its serial line whether it lives: without KVM, QEMU brings one in some hundreds over with
@@ -43,7 +43,7 @@ func (l *lan) isMute() bool {
 	return true
 }
 
-// ask runs a command in the VM, see the guest's init.sh.
+// ask runs a command in the VM.
 func (m *machine) ask(command string) (said string, err error) {
 	m.t.Helper()
 	select {
@@ -52,16 +52,9 @@ func (m *machine) ask(command string) (said string, err error) {
 	default:
 	}
 	const enough = 20 * time.Second
+	ctx, cancel := context.WithTimeout(m.t.Context(), enough)
+	defer cancel()
 	line := connect(m, m.console)
 	defer line.Close()
-	must(m.t, line.SetDeadline(time.Now().Add(enough)))
-	if _, err := fmt.Fprintf(line, "1 %s\n", command); err != nil {
-		return "", err
-	}
-	for lines := bufio.NewReader(line); ; {
-		text, err := lines.ReadString('\n')
-		if said += text; err != nil || strings.HasPrefix(text, "#end 1 ") {
-			return said, err
-		}
-	}
+	return guest.Resume(line).Run(ctx, command)
 }
