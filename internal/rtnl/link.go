@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/tapbridge/tapbridge/internal/remedy"
 	"github.com/tapbridge/tapbridge/pkg/mac"
 )
 
@@ -170,7 +171,7 @@ func (c *Conn) Mute(names ...string) error {
 	return c.Inside(func() error {
 		for _, name := range names {
 			if err := write(muteFile(name), "1"); err != nil && !errors.Is(err, unix.ENOENT) {
-				return fmt.Errorf("turn IPv6 off on %q: %w", name, err)
+				return remedy.Mount(fmt.Errorf("turn IPv6 off on %q: %w", name, err), sysctls)
 			}
 		}
 		return nil
@@ -181,7 +182,7 @@ func (c *Conn) Mute(names ...string) error {
 func CanMute() error {
 	file := muteFile("default") // of devices to come
 	if err := unix.Access(file, unix.W_OK); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("write %s: %w", file, err)
+		return remedy.Mount(fmt.Errorf("write %s: %w", file, err), sysctls)
 	}
 	return nil
 }
@@ -205,7 +206,9 @@ func disabled(afSpec Attributes) bool {
 	return err != nil || len(conf) < 4*(disableIPv6+1) || nl.NativeEndian().Uint32(conf[4*disableIPv6:]) != 0
 }
 
-func muteFile(name string) string { return "/proc/sys/net/ipv6/conf/" + name + "/disable_ipv6" }
+const sysctls = "/proc/sys"
+
+func muteFile(name string) string { return sysctls + "/net/ipv6/conf/" + name + "/disable_ipv6" }
 
 func inGroup(group uint32) *nl.RtAttr {
 	return nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(group))

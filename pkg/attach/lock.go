@@ -5,14 +5,15 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
-	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tapbridge/tapbridge/internal/remedy"
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/guard"
 )
@@ -119,7 +120,7 @@ func openLocks() (*os.File, error) {
 		fd, err = open()
 	}
 	if err != nil {
-		return nil, remedied("/run", &fs.PathError{Op: "open", Path: lockFile, Err: err})
+		return nil, remedy.Mount(fmt.Errorf("open %s: %w", lockFile, err), filepath.Dir(lockFile))
 	}
 	return os.NewFile(uintptr(fd), lockFile), nil
 }

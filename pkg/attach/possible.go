@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tapbridge/tapbridge/internal/remedy"
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 )
 
@@ -20,15 +21,7 @@ func Possible() error {
 		err = unix.Access(file, unix.W_OK)
 	}
 	if err != nil {
-		return remedied("/run", fmt.Errorf("write %s: %w", file, err))
+		return remedy.Mount(fmt.Errorf("write %s: %w", file, err), filepath.Dir(lockFile))
 	}
-	return remedied("/proc/sys", rtnl.CanMute())
-}
-
-// remedied tells what to do where a file system is mounted read-only.
-func remedied(mount string, err error) error {
-	if errors.Is(err, unix.EROFS) {
-		return fmt.Errorf("%w: mount %s writable", err, mount)
-	}
-	return err
+	return rtnl.CanMute()
 }

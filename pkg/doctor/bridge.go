@@ -7,6 +7,7 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 
+	"github.com/tapbridge/tapbridge/internal/remedy"
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/internal/shell"
 	"github.com/tapbridge/tapbridge/pkg/attach"
@@ -45,7 +46,7 @@ func Joinable(name string, br bridge.Bridge, err error) Finding {
 	case errors.Is(err, bridge.ErrNotBridge):
 		return bad(object, "the device of that name is not a bridge", `name another "bridge"`)
 	case err != nil:
-		return bad(object, err.Error(), Remedy(err))
+		return bad(object, remedy.Without(err), Remedy(err))
 	case !br.Up:
 		down := bad(object, "it is down: no frame passes", fmt.Sprintf("ip link set %s up", shell.Word(name)))
 		down.Limited = true

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/tapbridge/tapbridge/internal/remedy"
 	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/config"
@@ -100,11 +101,10 @@ func (f feature) missing(err error) Finding {
 	return found
 }
 
-// failed names the trial: the devices in the error are not the user's. What the error
-// says to do is not said twice.
-func failed(feature string, err error, remedy string) Finding {
-	why := strings.TrimSuffix(oneLine(err), ": "+remedy)
-	return bad("kernel", fmt.Sprintf("%s does not work in a trial: %s", feature, why), remedy)
+// failed names the trial: the devices in the error are not the user's.
+func failed(feature string, err error, whatToDo string) Finding {
+	why := strings.ReplaceAll(remedy.Without(err), "\n", "; ")
+	return bad("kernel", fmt.Sprintf("%s does not work in a trial: %s", feature, why), whatToDo)
 }
 
 // try returns what was made for the time of the trial.

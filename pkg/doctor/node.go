@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/tapbridge/tapbridge/internal/remedy"
 	"github.com/tapbridge/tapbridge/pkg/config"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
@@ -12,7 +13,7 @@ import (
 // Tun says whether taps can be made.
 func Tun() Finding {
 	if err := tap.Available(); err != nil {
-		return bad("node", err.Error(), tap.Remedy)
+		return bad("node", remedy.Without(err), Remedy(err))
 	}
 	const anybody = 0o006
 	if info, err := os.Stat(tap.Device); err == nil && info.Mode()&anybody != anybody {

@@ -3,6 +3,7 @@ package doctor
 import (
 	"fmt"
 
+	"github.com/tapbridge/tapbridge/internal/remedy"
 	"github.com/tapbridge/tapbridge/internal/shell"
 	"github.com/tapbridge/tapbridge/pkg/attach"
 )
@@ -57,7 +58,7 @@ func inspected(p attach.Inspected) (found []Finding) {
 	say(p.Lasting, first+makeAnew+": no agent repairs it")
 	say(p.OfBridge, fmt.Sprintf("ip link set %s up, with an MTU of %d at least", shell.Word(p.Bridge), p.MTU))
 	if p.Failed != nil {
-		found = append(found, bad(object, p.Failed.Error(), Remedy(p.Failed)))
+		found = append(found, bad(object, remedy.Without(p.Failed), Remedy(p.Failed)))
 	}
 	if p.Unfollowed {
 		found = append(found, unfollowed(p))

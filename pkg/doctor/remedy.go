@@ -2,17 +2,15 @@ package doctor
 
 import (
 	"errors"
-	"io/fs"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tapbridge/tapbridge/internal/remedy"
 	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
-	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
 // Remedy is what to do about an error, whatever was tried.
@@ -26,12 +24,9 @@ func Remedy(err error) string {
 // ofNode is the remedy where it is the node that keeps everybody from attaching
 // anything; "" where it is not known to be.
 func ofNode(err error) string {
-	var path *fs.PathError
-	switch {
-	case errors.Is(err, tap.ErrNoDevice):
-		return tap.Remedy
-	case errors.Is(err, unix.EROFS), errors.As(err, &path) && errors.Is(err, unix.ENOENT):
-		return "it must be there and writable: mount -o remount,rw, or in a container mount the node's"
+	switch carried := remedy.Of(err); {
+	case carried != "":
+		return carried
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		return "run it as root with CAP_NET_ADMIN and CAP_SYS_ADMIN, and look for what denies it (SELinux, AppArmor, seccomp)"
 	case errors.Is(err, attach.ErrBusy) && !errors.Is(err, port.ErrDrift):
@@ -47,5 +42,3 @@ var lacks = []error{bridge.ErrUnsupported, guard.ErrUnsupported, unix.EOPNOTSUPP
 func lacking(err error) bool {
 	return slices.ContainsFunc(lacks, func(e error) bool { return errors.Is(err, e) })
 }
-
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

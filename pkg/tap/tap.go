@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/tapbridge/tapbridge/internal/remedy"
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/mac"
 )
@@ -21,12 +22,9 @@ const Kind = "tun"
 // Device is where the kernel hands out taps.
 const Device = "/dev/net/tun"
 
-// ErrNoDevice says that Device is missing, closed to us, or something else. Remedy is what
-// to do then.
+// ErrNoDevice says that Device is missing, closed to us, or something else. It comes with
+// its remedy.
 var ErrNoDevice = errors.New("no tap can be made on this node")
-
-// Remedy is for whoever is told of ErrNoDevice.
-const Remedy = "load the tun module (modprobe tun), and give the plugin " + Device
 
 // Anyone as an owner or a group leaves that condition out.
 const Anyone = -1
@@ -60,11 +58,11 @@ func Name(ifName string) string {
 
 // Add makes a tap in the namespace of c, marked as ours, and returns its index.
 // The tap becomes persistent last: whatever ends this function earlier, a kill
-// included, takes the tap with it. ErrNoDevice, with the remedy.
+// included, takes the tap with it. Error: ErrNoDevice.
 func Add(c *rtnl.Conn, t Tap, m rtnl.Mark) (int, error) {
 	queue, err := open(c, t)
 	if err != nil {
-		return 0, withRemedy(err)
+		return 0, err
 	}
 	defer queue.Close()
 	link, err := c.LinkNamed(t.Name)
@@ -122,15 +120,7 @@ var absent = []error{unix.ENOENT, unix.ENXIO, unix.ENODEV, unix.EACCES, unix.EPE
 // isNoDevice leaves an error alone that will be another one next time.
 func isNoDevice(err error) error {
 	if slices.ContainsFunc(absent, func(e error) bool { return errors.Is(err, e) }) {
-		return fmt.Errorf("%w: %w", ErrNoDevice, err)
-	}
-	return err
-}
-
-// withRemedy tells whoever has no doctor to do so.
-func withRemedy(err error) error {
-	if errors.Is(err, ErrNoDevice) {
-		return fmt.Errorf("%w: %s", err, Remedy)
+		return remedy.With(fmt.Errorf("%w: %w", ErrNoDevice, err), "load the tun module (modprobe tun), and give the plugin "+Device)
 	}
 	return err
 }
@@ -200,8 +190,7 @@ func id(v uint32, sent bool) int64 {
 	return int64(v)
 }
 
-// Available reports why no tap could be made, if so: ErrNoDevice, without the remedy. It
-// makes none.
+// Available reports why no tap could be made, if so: ErrNoDevice. It makes none.
 func Available() error {
 	f, err := openDevice()
 	if err != nil {
