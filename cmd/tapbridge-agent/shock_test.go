@@ -221,7 +221,7 @@ func (s *shock) wrong() (all string) {
 					return err
 				}
 				for _, d := range differences {
-					all += a.PortName() + ": " + d + "\n"
+					all += a.PortName() + ": " + d.Text + "\n"
 				}
 			}
 		}

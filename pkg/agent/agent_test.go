@@ -214,18 +214,18 @@ func TestPace(t *testing.T) {
 	now := time.Now()
 	var pauses []time.Duration
 	for range patience + 12 {
-		pause := p.repaired([]string{"a"}, now)
+		pause := p.repaired(port.Differences{{Text: "a"}}, now)
 		pauses = append(pauses, pause/time.Second)
 		now = now.Add(pause + 50*time.Millisecond)
 	}
 	if want := []time.Duration{0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300}; !slices.Equal(pauses, want) {
 		t.Errorf("pauses of %d s, want %d", pauses, want)
 	}
-	if pause := p.repaired([]string{"b"}, now); pause != 0 {
+	if pause := p.repaired(port.Differences{{Text: "b"}}, now); pause != 0 {
 		t.Errorf("another difference: pause %v", pause)
 	}
 	now = now.Add(longestPause + 2*calm)
-	if pause := p.repaired([]string{"a"}, now); pause != 0 || len(p.rounds) != 1 {
+	if pause := p.repaired(port.Differences{{Text: "a"}}, now); pause != 0 || len(p.rounds) != 1 {
 		t.Errorf("after a calm: pause %v, %v", pause, p.rounds)
 	}
 }

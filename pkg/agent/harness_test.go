@@ -97,7 +97,7 @@ func (n *node) wrong(a port.Attachment) (all []string) {
 			if err != nil {
 				n.Fatal(err)
 			}
-			all = append(all, differences...)
+			all = append(all, differences.Texts()...)
 		}
 	})
 	return all

@@ -1,15 +1,14 @@
 package agent
 
 import (
-	"encoding/json"
 	"errors"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/attach"
+	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
 // keeper is one Run under way.
@@ -292,7 +291,7 @@ func (k *keeper) repaired(w part, p attach.Attached, s *state, r attach.Repaired
 		s.repairs++
 		k.repairs++
 		k.Metrics.repaired(w, done)
-		log.Info("repaired", "differences", differences(done), "repairs", s.repairs)
+		log.Info("repaired", "differences", done, "repairs", s.repairs)
 	} else {
 		done = r.Found // in vain
 	}
@@ -309,14 +308,14 @@ func (k *keeper) repaired(w part, p attach.Attached, s *state, r attach.Repaired
 	}
 	if pause := s.repaired(done, time.Now()); pause > 0 {
 		k.Metrics.pauses.WithLabelValues(string(w.side)).Inc()
-		log.Warn("another program undoes every repair, or it has no effect: this side of the port is left alone for a while", "pause", pause, "differences", differences(done))
+		log.Warn("another program undoes every repair, or it has no effect: this side of the port is left alone for a while", "pause", pause, "differences", done)
 		k.add(w, s.until)
 	}
 }
 
 // report says once what is wrong and stays so.
-func (k *keeper) report(w part, p attach.Attached, s *state, found []string, err error, more ...any) {
-	text := strings.Join(found, "; ")
+func (k *keeper) report(w part, p attach.Attached, s *state, found port.Differences, err error, more ...any) {
+	text := found.String()
 	if err != nil {
 		text += "\n" + err.Error()
 	}
@@ -324,7 +323,7 @@ func (k *keeper) report(w part, p attach.Attached, s *state, found []string, err
 		return
 	}
 	s.said = text
-	words := append(append(about(w, p), "differences", differences(found)), more...)
+	words := append(append(about(w, p), "differences", found), more...)
 	if err != nil {
 		words = append(words, "error", err)
 	}
@@ -364,15 +363,6 @@ func about(w part, p attach.Attached) []any {
 	return []any{"port", w.port, "side", w.side, "bridge", p.Bridge, "network", p.Network, "container", p.ContainerID, "interface", p.IfName}
 }
 
-// differences are a list in JSON, and in text one after another.
-type differences []string
-
-// MarshalText is for slog's handler of text.
-func (d differences) MarshalText() ([]byte, error) { return []byte(strings.Join(d, "; ")), nil }
-
-// MarshalJSON is for the other.
-func (d differences) MarshalJSON() ([]byte, error) { return json.Marshal([]string(d)) }
-
-func without(all, some []string) []string {
-	return slices.DeleteFunc(slices.Clone(all), func(d string) bool { return slices.Contains(some, d) })
+func without(all, some port.Differences) port.Differences {
+	return slices.DeleteFunc(slices.Clone(all), func(d port.Difference) bool { return slices.Contains(some, d) })
 }

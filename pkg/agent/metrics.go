@@ -98,9 +98,9 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	return m
 }
 
-func (m *Metrics) repaired(w part, differences []string) {
+func (m *Metrics) repaired(w part, differences port.Differences) {
 	for _, d := range differences {
-		m.repairs.WithLabelValues(string(w.side), port.Field(d)).Inc()
+		m.repairs.WithLabelValues(string(w.side), d.Field).Inc()
 	}
 }
 

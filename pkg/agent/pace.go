@@ -1,6 +1,10 @@
 package agent
 
-import "time"
+import (
+	"time"
+
+	"github.com/tapbridge/tapbridge/pkg/port"
+)
 
 const (
 	// patience is how often the same difference is repaired at once.
@@ -15,8 +19,8 @@ const (
 // whenever it is repaired, and slows the second down: two that never rest would
 // cost the node more than a port that is wrong.
 type pace struct {
-	rounds map[string]round // by difference
-	until  time.Time        // of the pause
+	rounds map[port.Difference]round
+	until  time.Time // of the pause
 }
 
 // round is how often one difference has been repaired without a calm.
@@ -26,9 +30,9 @@ type round struct {
 }
 
 // repaired notes a repair, and returns the pause that has to follow; 0 for none.
-func (p *pace) repaired(differences []string, now time.Time) (pause time.Duration) {
+func (p *pace) repaired(differences port.Differences, now time.Time) (pause time.Duration) {
 	if p.rounds == nil {
-		p.rounds = map[string]round{}
+		p.rounds = map[port.Difference]round{}
 	}
 	p.forget(now)
 	for _, d := range differences {

@@ -14,9 +14,13 @@ func (s *Site) Address(ifName string, w address.Wish) error {
 // Addressed compares them with what is there, and lists every difference in a
 // *port.Drift.
 func (s *Site) Addressed(id port.ID, w address.Wish) error {
-	differences, err := address.Missing(s.pod, id.IfName, w)
-	if err != nil || len(differences) == 0 {
+	missing, err := address.Missing(s.pod, id.IfName, w)
+	if err != nil || len(missing) == 0 {
 		return err
 	}
-	return &port.Drift{Port: id.PortName(), Differences: differences}
+	d := &port.Drift{Port: id.PortName()}
+	for _, what := range missing {
+		d.Add(what)
+	}
+	return d
 }

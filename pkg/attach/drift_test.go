@@ -127,7 +127,7 @@ isolated is off, want on
 hairpin is off, want on
 locked is off, want on
 FDB entry 52:54:00:12:34:56 is missing`, a)
-		if got := strings.Join(drift.Differences, "\n"); got != want {
+		if got := strings.Join(drift.Differences.Texts(), "\n"); got != want {
 			n.Errorf("differences:\n%s\nwant:\n%s", got, want)
 		}
 	})

@@ -81,15 +81,15 @@ func (s *Site) Served(a port.Attachment, w gateway.Wish) error {
 	d := &port.Drift{Port: a.PortName()}
 	missing, err := gateway.Missing(s.host, deviceOf(br), w)
 	for _, p := range missing {
-		d.Differences = append(d.Differences, fmt.Sprintf("gateway %s is missing on bridge %s", p, br.Name))
+		d.Add(fmt.Sprintf("gateway %s is missing on bridge %s", p, br.Name))
 	}
 	unmasked, unmaskedErr := gateway.Unmasked(owner(a), w.Masquerade)
 	for _, p := range unmasked {
-		d.Differences = append(d.Differences, fmt.Sprintf("masquerade rule of %s is missing", p.Addr()))
+		d.Add(fmt.Sprintf("masquerade rule of %s is missing", p.Addr()))
 	}
 	off, offErr := gateway.Forwards(w)
 	if off != "" {
-		d.Differences = append(d.Differences, fmt.Sprintf("%s is off, want on", off))
+		d.Add(fmt.Sprintf("%s is off, want on", off))
 	}
 	if err := errors.Join(err, unmaskedErr, offErr); err != nil || len(d.Differences) == 0 {
 		return err

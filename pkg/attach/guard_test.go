@@ -57,7 +57,7 @@ func TestAdmittedDuringARepair(t *testing.T) {
 				if err != nil {
 					n.Fatal(err)
 				}
-				err = agent.standing(p, HostSide, func(r *repairs, found []string) error {
+				err = agent.standing(p, HostSide, func(r *repairs, found port.Differences) error {
 					if len(found) == 0 {
 						n.Errorf("%s: nothing is found", spoil)
 					}

@@ -168,7 +168,7 @@ func (s *Site) inspect(in Inspected, path string) (Inspected, error) {
 		}
 	}
 	in.Carrier = site.carrier(a, in)
-	if in.Drift = differencesOf(port.Diff(want, got)); len(in.Drift) > 0 {
+	if in.Drift = differencesOf(port.Diff(want, got)).Texts(); len(in.Drift) > 0 {
 		lasting, err := site.lasting(in, want, got)
 		if err != nil {
 			return in, err
@@ -237,7 +237,7 @@ func (s *Site) lasting(in Inspected, want, got port.Port) ([]string, error) {
 		pod := *after.Pod
 		pod.MTU, after.Pod = got.Pod.MTU, &pod
 	}
-	return differencesOf(port.Diff(want, after)), nil
+	return differencesOf(port.Diff(want, after)).Texts(), nil
 }
 
 // carrier tells whether a VMM is there. A pair of veth ends has carrier also

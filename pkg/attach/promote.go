@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 
@@ -87,7 +86,7 @@ func (s *Site) Sent(p Attached) (frames uint64, held bool, err error) {
 // pod until the end nothing passes. Should any step fail, the tap is put back. s must
 // have the pod's side. Errors: ErrBusy, ErrUnfit, and what the kernel says.
 func (s *Site) Promote(p Attached) (done bool, err error) {
-	err = s.standing(p, HostSide, func(r *repairs, found []string) error {
+	err = s.standing(p, HostSide, func(r *repairs, found port.Differences) error {
 		if r.want.Idle != nil {
 			return nil // it is
 		}
@@ -108,12 +107,12 @@ func (s *Site) Promote(p Attached) (done bool, err error) {
 // end the port again. It does nothing where the tap is not on the host. s must have
 // the pod's side. Errors: ErrBusy, and what the kernel says.
 func (s *Site) Demote(p Attached) error {
-	return s.standing(p, HostSide, func(r *repairs, _ []string) error { return r.toPod() })
+	return s.standing(p, HostSide, func(r *repairs, _ port.Differences) error { return r.toPod() })
 }
 
 // fit refuses a port of which not everything is known to be right: only then is what
 // is moved to the host what ADD has made.
-func (r *repairs) fit(found []string) error {
+func (r *repairs) fit(found port.Differences) error {
 	pod := newRepair(r.Site, r.p, PodSide)
 	more, err := pod.look()
 	if err != nil {
@@ -121,7 +120,7 @@ func (r *repairs) fit(found []string) error {
 	}
 	found = append(found, more...)
 	if len(found) > 0 {
-		return fmt.Errorf("%w: %s", ErrUnfit, strings.Join(found, "; "))
+		return fmt.Errorf("%w: %s", ErrUnfit, found)
 	}
 	t, err := r.pod.LinkNamed(r.a.TapName())
 	if err != nil {

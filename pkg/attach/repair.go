@@ -39,15 +39,15 @@ const repairWait = time.Second
 
 // Repaired is what Repair has found and done.
 type Repaired struct {
-	Found []string // the differences; none: somebody else has put it right, or removed it
-	Left  []string // those that are still there
-	Acted bool     // something was changed
-	Gone  bool     // a device in the pod is missing, or a stranger's is in its place: a new pod has it again
+	Found port.Differences // none: somebody else has put it right, or removed it
+	Left  port.Differences // those that are still there
+	Acted bool             // something was changed
+	Gone  bool             // a device in the pod is missing, or a stranger's is in its place: a new pod has it again
 }
 
 // Compare lists how one side of p differs from its record, and changes nothing.
 // Two differences are none to it: see tolerate.
-func (s *Site) Compare(p Attached, side Side) ([]string, error) {
+func (s *Site) Compare(p Attached, side Side) (port.Differences, error) {
 	_, _, differences, err := s.compare(p, side)
 	return differences, err
 }
@@ -58,7 +58,7 @@ func (s *Site) Compare(p Attached, side Side) ([]string, error) {
 // address has been given to somebody else meanwhile, and what the kernel says; what
 // was found and is left is valid all the same.
 func (s *Site) Repair(p Attached, side Side) (r Repaired, err error) {
-	err = s.standing(p, side, func(w *repairs, found []string) error {
+	err = s.standing(p, side, func(w *repairs, found port.Differences) error {
 		r.Found = found
 		if len(found) == 0 {
 			return nil
@@ -74,8 +74,8 @@ func (s *Site) Repair(p Attached, side Side) (r Repaired, err error) {
 
 // Confirm is Compare under the lock, so that no ADD under way is taken for a
 // difference; none where the port has gone meanwhile. Errors: ErrBusy.
-func (s *Site) Confirm(p Attached, side Side) (differences []string, err error) {
-	err = s.standing(p, side, func(_ *repairs, found []string) error {
+func (s *Site) Confirm(p Attached, side Side) (differences port.Differences, err error) {
+	err = s.standing(p, side, func(_ *repairs, found port.Differences) error {
 		differences = found
 		return nil
 	})
@@ -83,7 +83,7 @@ func (s *Site) Confirm(p Attached, side Side) (differences []string, err error) 
 }
 
 // standing calls f under the lock if the port is still there.
-func (s *Site) standing(p Attached, side Side, f func(w *repairs, found []string) error) error {
+func (s *Site) standing(p Attached, side Side, f func(w *repairs, found port.Differences) error) error {
 	unlock, err := lockWithin(p.Bridge, repairWait)
 	if err != nil {
 		return err
@@ -102,7 +102,7 @@ func (s *Site) standing(p Attached, side Side, f func(w *repairs, found []string
 }
 
 // compare also returns what is wanted of that side, with what is tolerated.
-func (s *Site) compare(p Attached, side Side) (want, got port.Port, differences []string, err error) {
+func (s *Site) compare(p Attached, side Side) (want, got port.Port, differences port.Differences, err error) {
 	whole, err := s.Want(p.Attachment)
 	if err != nil {
 		return want, got, nil, err
@@ -122,7 +122,7 @@ func (s *Site) compare(p Attached, side Side) (want, got port.Port, differences 
 	return want, got, differencesOf(port.Diff(want, got)), nil
 }
 
-func differencesOf(err error) []string {
+func differencesOf(err error) port.Differences {
 	var drift *port.Drift
 	if errors.As(err, &drift) {
 		return drift.Differences
@@ -183,7 +183,7 @@ func newRepair(s *Site, p Attached, side Side) *repairs {
 	return &repairs{work: w, p: p, side: side}
 }
 
-func (r *repairs) look() (differences []string, err error) {
+func (r *repairs) look() (differences port.Differences, err error) {
 	r.want, r.got, differences, err = r.compare(r.p, r.side)
 	return differences, err
 }

@@ -211,7 +211,7 @@ func (n *node) repair(known Attached) (left []string) {
 			if err != nil {
 				n.Error(err)
 			}
-			left = append(left, r.Left...)
+			left = append(left, r.Left.Texts()...)
 		}
 	})
 	return left

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tapbridge/tapbridge/internal/nstest"
+	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
 // A tap that comes with something from the pod does not stay on the host: names that
@@ -66,7 +67,7 @@ func TestAnotherDeviceIsSentBack(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				err = s.standing(p, HostSide, func(r *repairs, found []string) error {
+				err = s.standing(p, HostSide, func(r *repairs, found port.Differences) error {
 					if err := r.fit(found); err != nil {
 						t.Fatal(err)
 					}

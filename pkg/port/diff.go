@@ -21,12 +21,12 @@ var ErrDrift = errors.New("the port is not as it should be")
 // Drift lists every difference between a wanted port and the one that is there.
 type Drift struct {
 	Port        string
-	Differences []string
+	Differences Differences
 }
 
 func (d *Drift) Error() string {
 	own := fmt.Sprintf("port %q", d.Port)
-	differences := strings.ReplaceAll(strings.Join(d.Differences, "; "), own+": ", "")
+	differences := strings.ReplaceAll(d.Differences.String(), own+": ", "")
 	if strings.HasPrefix(differences, own) { // is missing
 		return differences
 	}
@@ -61,7 +61,7 @@ func Diff(want, got Port) error {
 	d.promoted(want, got)
 	d.device("ifb", want.IFB, got.IFB)
 	if got.End != nil && got.IFB != nil {
-		compare(d, "redirect from port to ifb", want.Diverted, got.Diverted)
+		compare(d, the("redirect from port to ifb"), want.Diverted, got.Diverted)
 	}
 	if got.End != nil {
 		d.guard(want.Guard, got.Guard)
@@ -81,10 +81,10 @@ func tapThere(want, got Port) bool {
 	return got.End != nil
 }
 
-// compare notes a difference in one value; what names it for the reader.
-func compare[T comparable](d *Drift, what string, want, got T) {
+// compare notes a difference in one value.
+func compare[T comparable](d *Drift, what part, want, got T) {
 	if want != got {
-		d.add("%s is %v, want %v", what, word(got), word(want))
+		d.add(what, "is %v, want %v", word(got), word(want))
 	}
 }
 
@@ -101,149 +101,148 @@ func word(v any) any {
 	return v
 }
 
-func (d *Drift) add(format string, args ...any) {
-	d.Differences = append(d.Differences, fmt.Sprintf(format, args...))
-}
-
 // both reports whether a part can be compared, and notes when it is on one side
 // only.
-func both[T any](d *Drift, what string, want, got *T) bool {
+func both[T any](d *Drift, what part, want, got *T) bool {
 	switch {
 	case want != nil && got == nil:
-		d.add("%s is missing", what)
+		d.add(what, "is missing")
 	case want == nil && got != nil:
-		d.add("%s is there, want none", what)
+		d.add(what, "is there, want none")
 	}
 	return want != nil && got != nil
 }
 
 func (d *Drift) device(role string, want, got *Device) {
-	what := role
+	what := the(role)
 	if want != nil {
-		what = fmt.Sprintf("%s %q", role, want.Name)
+		what.text = fmt.Sprintf("%s %q", role, want.Name)
 	}
 	if !both(d, what, want, got) {
 		return
 	}
-	compare(d, what+": name", want.Name, got.Name)
-	compare(d, what+": kind", want.Kind, got.Kind)
-	compare(d, what+": MAC", want.MAC, got.MAC)
-	compare(d, what+": MTU", want.MTU, got.MTU)
-	compare(d, what+": up", want.Up, got.Up)
-	compare(d, what+": IPv6 disabled", want.Muted, got.Muted)
+	compare(d, what.its("name"), want.Name, got.Name)
+	compare(d, what.its("kind"), want.Kind, got.Kind)
+	compare(d, what.its("MAC"), want.MAC, got.MAC)
+	compare(d, what.its("MTU"), want.MTU, got.MTU)
+	compare(d, what.its("up"), want.Up, got.Up)
+	compare(d, what.its("IPv6 disabled"), want.Muted, got.Muted)
 	d.queue(what, want.Queue, got.Queue)
-	compare(d, what+": addresses", want.Addresses, got.Addresses)
+	compare(d, what.its("addresses"), want.Addresses, got.Addresses)
 	d.record(what, want.Record, got.Record)
 }
 
-func (d *Drift) queue(what string, want, got *shape.Queue) {
-	if both(d, what+": queue", want, got) {
-		compare(d, what+": queue", *want, *got)
+func (d *Drift) queue(what part, want, got *shape.Queue) {
+	if both(d, what.its("queue"), want, got) {
+		compare(d, what.its("queue"), *want, *got)
 	}
 }
 
 // record compares two records word by word: what a changed configuration would
 // ask for is hard to see in two long lines.
-func (d *Drift) record(what, want, got string) {
+func (d *Drift) record(what part, want, got string) {
 	wanted, there := strings.Fields(want), strings.Fields(got)
 	if _, err := ParseRecord(got); err != nil || len(wanted) != len(there) {
-		d.add("%s: alias is %q, want %q", what, got, want)
+		d.add(what.its("alias"), "is %q, want %q", got, want)
 		return
 	}
 	for i := range wanted {
-		compare(d, what+": alias", wanted[i], there[i])
+		compare(d, what.its("alias"), wanted[i], there[i])
 	}
 }
 
 func (d *Drift) membership(want, got bridge.Port) {
-	compare(d, "bridge", want.Bridge, got.Bridge)
+	compare(d, the("bridge"), want.Bridge, got.Bridge)
 	if want.Bridge != got.Bridge {
 		return // another bridge's flags tell nothing
 	}
 	if want.Blocked != got.Blocked { // which is never wanted
-		d.add("port state is disabled, want forwarding")
+		d.add(the("port state"), "is disabled, want forwarding")
 	}
 	if want.VLANs != "" && got.VLANs == "" {
-		d.add("VLANs are none or bridge %s is not VLAN-aware, want VLANs %s", got.Bridge, want.VLANs)
+		d.add(the("VLANs"), "are none or bridge %s is not VLAN-aware, want VLANs %s", got.Bridge, want.VLANs)
 	} else if want.VLANs != "" { // "": the bridge was not VLAN-aware, and has become so
-		compare(d, "VLANs", want.VLANs, got.VLANs)
+		compare(d, the("VLANs"), want.VLANs, got.VLANs)
 	}
-	compare(d, "learning", want.Learning, got.Learning)
-	compare(d, "unicast flood", want.UnicastFlood, got.UnicastFlood)
-	compare(d, "multicast flood", want.MulticastFlood, got.MulticastFlood)
-	compare(d, "broadcast flood", want.BroadcastFlood, got.BroadcastFlood)
-	compare(d, "isolated", want.Isolated, got.Isolated)
-	compare(d, "hairpin", want.Hairpin, got.Hairpin)
-	compare(d, "locked", want.Locked, got.Locked)
-	compare(d, "BPDU guard", want.BPDUGuard, got.BPDUGuard)
+	compare(d, the("learning"), want.Learning, got.Learning)
+	compare(d, the("unicast flood"), want.UnicastFlood, got.UnicastFlood)
+	compare(d, the("multicast flood"), want.MulticastFlood, got.MulticastFlood)
+	compare(d, the("broadcast flood"), want.BroadcastFlood, got.BroadcastFlood)
+	compare(d, the("isolated"), want.Isolated, got.Isolated)
+	compare(d, the("hairpin"), want.Hairpin, got.Hairpin)
+	compare(d, the("locked"), want.Locked, got.Locked)
+	compare(d, the("BPDU guard"), want.BPDUGuard, got.BPDUGuard)
 }
 
 func (d *Drift) entries(want, got []fdb.Entry) {
 	for _, w := range want {
-		what := fmt.Sprintf("FDB entry %s", w.MAC)
+		what := the("FDB entry")
+		what.text += " " + w.MAC.String()
 		if w.VLAN != 0 {
-			what += fmt.Sprintf(" in VLAN %d", w.VLAN)
+			what.text += fmt.Sprintf(" in VLAN %d", w.VLAN)
 		}
 		i := slices.IndexFunc(got, func(g fdb.Entry) bool { return g.VLAN == w.VLAN && g.MAC == w.MAC })
 		if w.State == fdb.None {
 			if i >= 0 && got[i].State != fdb.Learned {
-				d.add("%s is %s, at port %s, want none: the guest has not spoken here", what, got[i].State, got[i].Port)
+				d.add(what, "is %s, at port %s, want none: the guest has not spoken here", got[i].State, got[i].Port)
 			}
 			continue
 		}
 		if i < 0 {
-			d.add("%s is missing", what)
+			d.add(what, "is missing")
 			continue
 		}
 		w = w.Given(got[i])
-		compare(d, what+": port", w.Port, got[i].Port)
-		compare(d, what+": state", w.State, got[i].State)
-		compare(d, what+": sticky", w.Sticky, got[i].Sticky)
+		compare(d, what.its("port"), w.Port, got[i].Port)
+		compare(d, what.its("state"), w.State, got[i].State)
+		compare(d, what.its("sticky"), w.Sticky, got[i].Sticky)
 	}
 }
 
 func (d *Drift) access(want, got *tap.Access) {
-	if !both(d, "persistent tap", want, got) {
+	if !both(d, the("persistent tap"), want, got) {
 		return
 	}
-	compare(d, "tap owner", want.Owner, got.Owner)
-	compare(d, "tap group", want.Group, got.Group)
-	compare(d, "tap multi-queue", want.MultiQueue, got.MultiQueue)
+	compare(d, the("tap owner"), want.Owner, got.Owner)
+	compare(d, the("tap group"), want.Group, got.Group)
+	compare(d, the("tap multi-queue"), want.MultiQueue, got.MultiQueue)
 }
 
 // redirect is as wanted in any way that works: which one there is depends on the
 // kernel, and on what it lets us do.
 func (d *Drift) redirect(want, got *redirect.Pair) {
-	if !both(d, "redirect", want, got) {
+	if !both(d, the("redirect"), want, got) {
 		return
 	}
-	compare(d, "redirect from tap to pod interface", want.Out.Works(), got.Out.Works())
-	compare(d, "redirect from pod interface to tap", want.In.Works(), got.In.Works())
+	compare(d, the("redirect from tap to pod interface"), want.Out.Works(), got.Out.Works())
+	compare(d, the("redirect from pod interface to tap"), want.In.Works(), got.In.Works())
 }
 
 func (d *Drift) guard(want, got *guard.Guard) {
-	compare(d, "ipSpoofChk", want != nil, got != nil)
+	what := the("ipSpoofChk")
+	compare(d, what, want != nil, got != nil)
 	if want == nil || got == nil {
 		return
 	}
 	if want.Whole != got.Whole {
-		d.add("ipSpoofChk rules are missing or changed")
+		d.add(the("ipSpoofChk rules"), "are missing or changed")
 	}
-	compare(d, "ipSpoofChk: MAC", want.MACs, got.MACs)
-	compare(d, "ipSpoofChk: addresses", want.Addresses, got.Addresses)
+	compare(d, what.its("MAC"), want.MACs, got.MACs)
+	compare(d, what.its("addresses"), want.Addresses, got.Addresses)
 }
 
 func (d *Drift) dan(want, got *dan.NIC) {
-	if !both(d, "DAN device", want, got) {
+	what := the("DAN device")
+	if !both(d, what, want, got) {
 		return
 	}
-	compare(d, "DAN device: sandbox", want.Sandbox, got.Sandbox)
-	compare(d, "DAN device: tap", want.Tap, got.Tap)
-	compare(d, "DAN device: name", want.Name, got.Name)
-	compare(d, "DAN device: MAC", want.MAC, got.MAC)
-	compare(d, "DAN device: MTU", want.MTU, got.MTU)
-	compare(d, "DAN device: addresses", strings.Join(want.Addresses, ", "), strings.Join(got.Addresses, ", "))
-	compare(d, "DAN device: routes", list(want.Routes), list(got.Routes))
+	compare(d, what.its("sandbox"), want.Sandbox, got.Sandbox)
+	compare(d, what.its("tap"), want.Tap, got.Tap)
+	compare(d, what.its("name"), want.Name, got.Name)
+	compare(d, what.its("MAC"), want.MAC, got.MAC)
+	compare(d, what.its("MTU"), want.MTU, got.MTU)
+	compare(d, what.its("addresses"), strings.Join(want.Addresses, ", "), strings.Join(got.Addresses, ", "))
+	compare(d, what.its("routes"), list(want.Routes), list(got.Routes))
 }
 
 func list[T fmt.Stringer](items []T) string {

@@ -1,6 +1,8 @@
 package port
 
 import (
+	"fmt"
+
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
@@ -31,6 +33,7 @@ func (a Attachment) WantPromoted() Port {
 func (d *Drift) promoted(want, got Port) {
 	d.device("veth end", want.Idle, got.Idle)
 	if got.End != nil && want.Held != got.Held {
-		d.add("tap %q: no VMM has it open, want it in the pod", want.Name)
+		const unheld = "no VMM has it open, want it in the pod"
+		d.Differences = append(d.Differences, Difference{fmt.Sprintf("tap %q: %s", want.Name, unheld), "tap " + unheld})
 	}
 }
