@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/internal/shell"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/gateway"
@@ -97,15 +96,12 @@ func (s *Site) Served(a port.Attachment, w gateway.Wish) error {
 	return d
 }
 
-// unmasquerade removes the attachment's masquerade rules. Whether there can be any
-// is in the record on its port; without that, the kernel is asked.
-func (s *Site) unmasquerade(id port.ID, end rtnl.Link, there bool) error {
-	if there {
-		if a, err := port.ParseRecord(end.Alias); err == nil && !a.Masquerade {
-			return nil
-		}
+// unmasquerade removes the attachment's masquerade rules.
+func (r *removal) unmasquerade() error {
+	if r.record != nil && !r.record.Masquerade {
+		return nil
 	}
-	return exclusively(gatewayLock, func() error { return gateway.Unmasquerade(owner(port.Attachment{ID: id})) })
+	return exclusively(gatewayLock, func() error { return gateway.Unmasquerade(gateway.Owner{Port: r.id.PortName()}) })
 }
 
 // unmasqueradeOthers removes the network's rules but for those of the valid
@@ -113,7 +109,7 @@ func (s *Site) unmasquerade(id port.ID, end rtnl.Link, there bool) error {
 func (s *Site) unmasqueradeOthers(network string, valid []port.ID) error {
 	keep := make([]gateway.Owner, len(valid))
 	for i, id := range valid {
-		keep[i] = owner(port.Attachment{ID: id})
+		keep[i] = gateway.Owner{Port: id.PortName()}
 	}
 	return exclusively(gatewayLock, func() error { return gateway.UnmasqueradeOthers(network, keep) })
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
@@ -58,15 +57,12 @@ func (s *Site) observeGuard(want port.Port, got *port.Port) (err error) {
 }
 
 // unguard forgets the attachment's port, and the tap that may have been in its place.
-// Whether they were guarded is in its record; without that, the kernel is asked.
-func (s *Site) unguard(id port.ID, end rtnl.Link, there bool) error {
-	if there && ours(end, id) {
-		if a, err := port.ParseRecord(end.Alias); err == nil && !a.Guarded {
-			return nil
-		}
+func (r *removal) unguard() error {
+	if r.record != nil && !r.record.Guarded {
+		return nil
 	}
 	return exclusively(guardLock, func() error {
-		return errors.Join(s.removeGuard(id.PortName()), s.removeGuard(id.PromotedName()))
+		return errors.Join(r.removeGuard(r.id.PortName()), r.removeGuard(r.id.PromotedName()))
 	})
 }
 

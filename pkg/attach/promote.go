@@ -357,14 +357,15 @@ func (s *Site) observeIdle(want port.Port, got *port.Port, end rtnl.Link) (err e
 	return err
 }
 
-// removePromoted deletes the tap where it is on the host. Whether it can be is in the
-// record on the port; without that, the kernel is asked.
-func (s *Site) removePromoted(id port.ID, end rtnl.Link, there bool) error {
-	if there {
-		if a, err := port.ParseRecord(end.Alias); err == nil && !a.Promote {
-			return nil
-		}
+func (r *removal) removePromoted() error {
+	if r.record != nil && !r.record.Promote {
+		return nil
 	}
+	return r.deletePromoted(r.id)
+}
+
+// deletePromoted deletes the tap where it is on the host.
+func (s *Site) deletePromoted(id port.ID) error {
 	l, found, err := find(s.host, id.PromotedName())
 	if err != nil || !found || !isTap(l) || !ours(l, id) {
 		return err
@@ -381,5 +382,5 @@ func (s *Site) removeAbandoned(a port.Attachment) error {
 	if err != nil || !there || l.Plugged() {
 		return err
 	}
-	return s.removePromoted(a.ID, rtnl.Link{}, false)
+	return s.deletePromoted(a.ID)
 }

@@ -22,51 +22,68 @@ import (
 // for too long; those of dan.Folder.Remove; why the pod's namespace cannot be
 // entered, where nothing else leads to what may be in it.
 func (s *Site) Remove(id port.ID) error {
-	end, there, err := s.portOf(id)
+	r, err := newRemoval(s, id)
 	if err != nil {
 		return err
 	}
 	err = errors.Join(
 		dan.Kata.Remove(id.ContainerID, id.PortName()),
-		s.unmasquerade(id, end, there),
-		s.removeAround(id, end, there))
-	if err != nil && there {
+		r.unmasquerade(),
+		r.removeAround())
+	if err != nil && r.end != nil {
 		return err
 	}
-	return errors.Join(err, s.removePort(id, end, there))
+	return errors.Join(err, r.removePort())
 }
 
 // remove is Remove for the devices alone.
 func (s *Site) remove(id port.ID) error {
-	end, there, err := s.portOf(id)
+	r, err := newRemoval(s, id)
 	if err == nil {
-		err = s.removeAround(id, end, there)
+		err = r.removeAround()
 	}
 	if err != nil {
 		return err
 	}
-	return s.removePort(id, end, there)
+	return r.removePort()
+}
+
+// removal is one Remove under way.
+type removal struct {
+	*Site
+	id     port.ID
+	end    *rtnl.Link       // the port; nil: it has gone
+	record *port.Attachment // on the port; nil: none, and whatever can have been made is looked for
+}
+
+func newRemoval(s *Site, id port.ID) (*removal, error) {
+	r := &removal{Site: s, id: id}
+	end, there, err := s.portOf(id)
+	if err != nil || !there {
+		return r, err
+	}
+	r.end = &end
+	if a, err := port.ParseRecord(end.Alias); err == nil {
+		r.record = &a
+	}
+	return r, nil
 }
 
 // removeAround removes the devices and entries that are not the port. The pod's
 // side is the last of them: a veth end takes the port along.
-func (s *Site) removeAround(id port.ID, end rtnl.Link, there bool) error {
-	if err := s.removePromoted(id, end, there); err != nil {
+func (r *removal) removeAround() error {
+	if err := r.removePromoted(); err != nil {
 		return err
 	}
-	if !there {
-		_, err := s.removePodSide(id, nil)
+	if err := r.releaseEntries(); err != nil {
 		return err
 	}
-	if err := s.releaseEntries(end); err != nil {
-		return err
+	removed, err := r.removePodSide()
+	if err == nil && r.record != nil && r.record.Mode == port.Tap && !slices.ContainsFunc(removed, isTap) {
+		err = r.removeStrayTap(r.id)
 	}
-	removed, err := s.removePodSide(id, &end)
-	if a, noRecord := port.ParseRecord(end.Alias); err == nil && noRecord == nil && a.Mode == port.Tap && !slices.ContainsFunc(removed, isTap) {
-		err = s.removeStrayTap(id)
-	}
-	if err == nil { // a node agent may just have moved it
-		err = s.removePromoted(id, end, there)
+	if err == nil && r.end != nil { // a node agent may just have moved it
+		err = r.removePromoted()
 	}
 	return err
 }
@@ -100,26 +117,26 @@ func (s *Site) removeIFB(id port.ID) error {
 // elsewhere. Its ifb and its guard go after it: they are found by the port's name,
 // a node agent would make the ifb of a port anew, and a port that cannot be removed
 // stays guarded.
-func (s *Site) removePort(id port.ID, end rtnl.Link, there bool) error {
-	if there {
-		if err := ignoreMissing(s.host.Delete(end.Index)); err != nil {
-			return fmt.Errorf("delete port %q: %w", end.Name, err)
+func (r *removal) removePort() error {
+	if r.end != nil {
+		if err := ignoreMissing(r.host.Delete(r.end.Index)); err != nil {
+			return fmt.Errorf("delete port %q: %w", r.end.Name, err)
 		}
 	}
-	return errors.Join(s.removeIFB(id), s.unguard(id, end, there))
+	return errors.Join(r.removeIFB(r.id), r.unguard())
 }
 
 // releaseEntries takes the guest's entries from the port, in each VLAN that it has,
 // though they would go with it: until it has gone, a frame elsewhere could move them.
-func (s *Site) releaseEntries(end rtnl.Link) error {
-	a, err := port.ParseRecord(end.Alias)
-	if err != nil || end.MasterIndex == 0 {
+func (r *removal) releaseEntries() (err error) {
+	if r.record == nil || r.end.MasterIndex == 0 {
 		return nil
 	}
+	a := *r.record
 	if a.Table != port.Kernel && a.Table != port.Sticky {
-		err = ignoreMissing(fdb.Delete(s.host, end.Index, fdb.Entry{MAC: a.Guest}))
+		err = ignoreMissing(fdb.Delete(r.host, r.end.Index, fdb.Entry{MAC: a.Guest}))
 	}
-	return errors.Join(err, s.removeMovedEntries(a, end.MasterIndex))
+	return errors.Join(err, r.removeMovedEntries(a, r.end.MasterIndex))
 }
 
 // removeMovedEntries deletes the guest's entries where a frame on another port has
@@ -157,26 +174,25 @@ type side interface {
 // podSide reaches the pod's devices: through its namespace, or when that is not
 // known, through the port's veth peer, whose namespace the kernel knows by id.
 // nil when there is neither.
-func (s *Site) podSide(end *rtnl.Link) side {
+func (r *removal) podSide() side {
 	switch {
-	case s.pod != nil:
-		return s.pod
-	case end != nil && end.NetNsID >= 0:
-		return s.host.Behind(end.NetNsID)
+	case r.pod != nil:
+		return r.pod
+	case r.end != nil && r.end.NetNsID >= 0:
+		return r.host.Behind(r.end.NetNsID)
 	}
 	return nil
 }
 
-// removePodSide deletes the attachment's devices in the pod, and tells which. end
-// is its port, if it is there.
-func (s *Site) removePodSide(id port.ID, end *rtnl.Link) ([]rtnl.Link, error) {
-	pod := s.podSide(end)
+// removePodSide deletes the attachment's devices in the pod, and tells which.
+func (r *removal) removePodSide() ([]rtnl.Link, error) {
+	pod := r.podSide()
 	if pod == nil {
-		return nil, s.unreached(end)
+		return nil, r.unreached()
 	}
-	mine, err := removeIn(pod, id)
-	if err == nil && len(mine) == 0 && s.pod != nil && end != nil && end.NetNsID >= 0 { // the path leads elsewhere
-		mine, err = removeIn(s.host.Behind(end.NetNsID), id)
+	mine, err := removeIn(pod, r.id)
+	if err == nil && len(mine) == 0 && r.pod != nil && r.end != nil && r.end.NetNsID >= 0 { // the path leads elsewhere
+		mine, err = removeIn(r.host.Behind(r.end.NetNsID), r.id)
 	}
 	return mine, err
 }
@@ -192,11 +208,11 @@ func removeIn(pod side, id port.ID) ([]rtnl.Link, error) {
 
 // unreached is the error for a pod's namespace that is there, may hold something of
 // the attachment's, and cannot be reached.
-func (s *Site) unreached(end *rtnl.Link) error {
-	if s.noEntry == nil || end != nil && isTap(*end) { // mode host-tap has nothing in the pod
+func (r *removal) unreached() error {
+	if r.noEntry == nil || r.end != nil && isTap(*r.end) { // mode host-tap has nothing in the pod
 		return nil
 	}
-	return fmt.Errorf("only its network namespace leads to what may be left in the pod: %w", s.noEntry)
+	return fmt.Errorf("only its network namespace leads to what may be left in the pod: %w", r.noEntry)
 }
 
 // belonging are the links that were made for the attachment.
