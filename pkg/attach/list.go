@@ -14,7 +14,7 @@ type Attached struct {
 	port.Attachment
 	Port rtnl.Link
 
-	Seen *guard.Guard // that the port had at the last look; nil: none, or not looked for. Only Seek, SeekAll and Named look
+	Seen *guard.Guard // that the port had at the last look; nil: none, or not looked for. Only Seek, Survey and Named look
 }
 
 // List finds the attachments by the records on their ports, and the ports that

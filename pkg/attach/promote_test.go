@@ -377,7 +377,7 @@ func TestAbandonedTap(t *testing.T) {
 	n.mustPromote(a)
 	n.hostRun("ip link del " + a.PortName())
 	n.site(func(s *Site) {
-		all, unrecorded, err := s.SeekAll()
+		_, all, unrecorded, err := s.Survey()
 		if err != nil || len(all) != 1 || all[0].Port.Index != 0 || !all[0].Is(a.ID) || len(unrecorded) > 0 {
 			t.Errorf("found %+v, %+v, %v", all, unrecorded, err)
 		}

@@ -15,34 +15,6 @@ import (
 // nothing leads to it.
 var ErrNoPod = errors.New("the pod's network namespace cannot be entered")
 
-// SeekAll finds the attachments as List does, and those as well whose port has
-// been given another alias where the ifb or the promoted tap still has the record.
-func (s *Site) SeekAll() (all []Attached, unrecorded []rtnl.Link, err error) {
-	links, err := s.host.Links()
-	if err != nil {
-		return nil, nil, err
-	}
-	return s.seekIn(links)
-}
-
-func (s *Site) seekIn(links []rtnl.Link) (all []Attached, unrecorded []rtnl.Link, err error) {
-	listed, marked := list(links)
-	found := map[string]bool{}
-	for _, l := range marked {
-		if a, there := recordedBeside(links, l.Name); there {
-			all, found[l.Name] = append(all, Attached{Attachment: a, Port: l}), true
-		} else {
-			unrecorded = append(unrecorded, l)
-		}
-	}
-	for _, a := range listed {
-		if !found[a.PortName()] { // the ifb is not an orphan
-			all = append(all, a)
-		}
-	}
-	return all, unrecorded, s.seeGuards(all)
-}
-
 // Seek finds the port again that was seen as known: by its name, and where
 // somebody has renamed it, by its index. Where it has lost its record, that of
 // known stands; a new record is believed.
@@ -128,16 +100,6 @@ func kindOfPort(a port.Attachment) string {
 		return tap.Kind
 	}
 	return redirect.Kind
-}
-
-func recordedBeside(links []rtnl.Link, portName string) (port.Attachment, bool) {
-	for _, l := range links {
-		a, err := port.ParseRecord(l.Alias)
-		if err == nil && (l.Name == a.IFBName() || l.Name == a.PromotedName()) && a.PortName() == portName && ours(l, a.ID) {
-			return a, true
-		}
-	}
-	return port.Attachment{}, false
 }
 
 // Pods are paths by which the network namespaces of pods can be entered, by the id
