@@ -1,9 +1,6 @@
 package attach
 
-import (
-	"github.com/tapbridge/tapbridge/internal/rtnl"
-	"github.com/tapbridge/tapbridge/pkg/port"
-)
+import "github.com/tapbridge/tapbridge/internal/rtnl"
 
 // survey is what one dump has told of all links: asking for each port's and its
 // bridge's would take most of the time that comparing five hundred of them takes.
@@ -34,32 +31,23 @@ func (s *Site) Survey() (look *Site, all []Attached, unrecorded []rtnl.Link, err
 	return look, all, unrecorded, look.seeGuards(all)
 }
 
+// seekAll is list, but a port that has only lost its record is not unrecorded, nor gone.
 func seekAll(links []rtnl.Link) (all []Attached, unrecorded []rtnl.Link) {
-	listed, marked := list(links)
-	found := map[string]bool{}
+	all, marked := list(links)
+	gone := map[string]*Attached{} // by the port's name
+	for i, a := range all {
+		if a.Port.Index == 0 {
+			gone[a.PortName()] = &all[i]
+		}
+	}
 	for _, l := range marked {
-		if a, there := recordedBeside(links, l.Name); there {
-			all, found[l.Name] = append(all, Attached{Attachment: a, Port: l}), true
+		if a := gone[l.Name]; a != nil {
+			a.Port = l
 		} else {
 			unrecorded = append(unrecorded, l)
 		}
 	}
-	for _, a := range listed {
-		if !found[a.PortName()] { // the ifb is not an orphan
-			all = append(all, a)
-		}
-	}
 	return all, unrecorded
-}
-
-func recordedBeside(links []rtnl.Link, portName string) (port.Attachment, bool) {
-	for _, l := range links {
-		a, err := port.ParseRecord(l.Alias)
-		if err == nil && (l.Name == a.IFBName() || l.Name == a.PromotedName()) && a.PortName() == portName && ours(l, a.ID) {
-			return a, true
-		}
-	}
-	return port.Attachment{}, false
 }
 
 // find looks for a device on the host.
