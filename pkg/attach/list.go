@@ -31,7 +31,7 @@ func list(links []rtnl.Link) (all []Attached, unrecorded []rtnl.Link) {
 	for _, l := range links {
 		a, err := port.ParseRecord(l.Alias)
 		switch {
-		case err == nil && l.Kind == kindOfPort(a) && ours(l, a.ID) && (l.Name == a.PortName() || renamed(l, a.ID)):
+		case err == nil && l.Kind == a.PortKind() && ours(l, a.ID) && (l.Name == a.PortName() || renamed(l, a.ID)):
 			all = append(all, Attached{Attachment: a, Port: l})
 			there[a.PortName()] = true
 		case port.Marked(l.Name, l.Group):
@@ -47,12 +47,6 @@ func list(links []rtnl.Link) (all []Attached, unrecorded []rtnl.Link) {
 		}
 	}
 	return all, unrecorded
-}
-
-// renamed tells a port that somebody has given another name. (Where the pod's
-// namespace is the host's, the devices there bear the record as well.)
-func renamed(l rtnl.Link, id port.ID) bool {
-	return l.Group == id.Group() && l.Name != id.IfName && l.Name != id.TapName()
 }
 
 // RemoveOthers removes the attachments of a network that are not among the valid

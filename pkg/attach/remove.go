@@ -10,8 +10,6 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/dan"
 	"github.com/tapbridge/tapbridge/pkg/fdb"
 	"github.com/tapbridge/tapbridge/pkg/port"
-	"github.com/tapbridge/tapbridge/pkg/redirect"
-	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
 // Remove deletes every device and entry of an attachment that is still there,
@@ -87,10 +85,6 @@ func (r *removal) removeAround() error {
 	}
 	return err
 }
-
-func isTap(l rtnl.Link) bool { return l.Kind == tap.Kind }
-
-func isVeth(l rtnl.Link) bool { return l.Kind == redirect.Kind }
 
 // removeStrayTap looks on the host for a tap that somebody has moved there.
 func (s *Site) removeStrayTap(id port.ID) error {
@@ -213,16 +207,6 @@ func (r *removal) unreached() error {
 		return nil
 	}
 	return fmt.Errorf("only its network namespace leads to what may be left in the pod: %w", r.noEntry)
-}
-
-// belonging are the links that were made for the attachment.
-func belonging(links []rtnl.Link, id port.ID) (mine []rtnl.Link) {
-	for _, l := range links {
-		if ours(l, id) {
-			mine = append(mine, l)
-		}
-	}
-	return mine
 }
 
 // grouped counts the links of a group.

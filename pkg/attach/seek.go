@@ -7,8 +7,6 @@ import (
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/port"
-	"github.com/tapbridge/tapbridge/pkg/redirect"
-	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
 // ErrNoPod says that a pod's network namespace cannot be entered: it is gone, or
@@ -86,20 +84,6 @@ func (s *Site) seeGuards(all []Attached) error {
 		}
 	}
 	return err
-}
-
-// recorded reads the attachment that l is the port of, whatever its name.
-func recorded(l rtnl.Link) (port.Attachment, bool) {
-	a, err := port.ParseRecord(l.Alias)
-	return a, err == nil && l.Kind == kindOfPort(a) && (l.Name == a.PortName() || l.Group == a.Group())
-}
-
-// kindOfPort tells the port from the tap that stands beside it while it is promoted.
-func kindOfPort(a port.Attachment) string {
-	if a.Mode == port.HostTap {
-		return tap.Kind
-	}
-	return redirect.Kind
 }
 
 // Pods are paths by which the network namespaces of pods can be entered, by the id

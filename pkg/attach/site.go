@@ -10,8 +10,6 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
-	"github.com/tapbridge/tapbridge/pkg/redirect"
-	"github.com/tapbridge/tapbridge/pkg/shape"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
@@ -135,35 +133,6 @@ func (s *Site) Bridge(name string) (bridge.Bridge, error) {
 
 // Host is the connection to the bridge's side.
 func (s *Site) Host() *rtnl.Conn { return s.host }
-
-// ours reports whether l was made for the attachment id. Its record says so, or
-// name and group do, which no two attachments share, whatever somebody has written
-// over the record.
-func ours(l rtnl.Link, id port.ID) bool {
-	if l.Kind != redirect.Kind && l.Kind != tap.Kind && l.Kind != shape.Kind {
-		return false // a pod can copy an alias to any device, its loopback too
-	}
-	if a, err := port.ParseRecord(l.Alias); err == nil && a.Is(id) {
-		return true
-	}
-	return l.Group == id.Group() && (l.Name == id.PortName() || l.Name == id.IFBName() || l.Name == id.PromotedName() || l.Name == id.IfName || l.Name == id.TapName())
-}
-
-// portOf finds the attachment's port: by its name, and where that is not to be
-// found by record and group, in case somebody has renamed it.
-func (s *Site) portOf(id port.ID) (rtnl.Link, bool, error) {
-	end, there, err := find(s.host, id.PortName())
-	if err != nil || there && ours(end, id) {
-		return end, there, err
-	}
-	links, err := s.host.Links()
-	for _, l := range links {
-		if a, noRecord := port.ParseRecord(l.Alias); noRecord == nil && a.Is(id) && ours(l, id) && l.Kind == kindOfPort(a) && renamed(l, id) {
-			return l, true, nil
-		}
-	}
-	return rtnl.Link{}, false, err
-}
 
 // HostAccess is who may open a tap in the pod, given by ids of the user
 // namespace that owns the pod's network namespace. Errors: those of

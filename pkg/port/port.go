@@ -49,7 +49,7 @@ type Port struct {
 // flag. Nothing after this chooses. With the table Follow it is the port that waits.
 func (a Attachment) Want() Port {
 	p := Port{Name: a.PortName(), Bridge: a.membership(), FDB: a.entries()}
-	p.End = &Device{Name: p.Name, Kind: a.portKind(), MAC: a.Guest.Derived(), MTU: a.PortMTU, Up: true, Muted: true, Record: a.Record()}
+	p.End = &Device{Name: p.Name, Kind: a.PortKind(), MAC: a.Guest.Derived(), MTU: a.PortMTU, Up: true, Muted: true, Record: a.Record()}
 	if a.Mode == HostTap || a.ToGuest != (shape.Limit{}) { // a veth end has no queue of its own
 		p.End.Queue = queue(a.ToGuest)
 	}
@@ -84,7 +84,9 @@ func queue(l shape.Limit) *shape.Queue {
 	return &q
 }
 
-func (a Attachment) portKind() string {
+// PortKind is the kind of link of the port, by which it is told from a tap that stands
+// beside it while that is promoted.
+func (a Attachment) PortKind() string {
 	if a.Mode == HostTap {
 		return tap.Kind
 	}
