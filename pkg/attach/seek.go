@@ -1,17 +1,10 @@
 package attach
 
 import (
-	"errors"
-	"fmt"
 	"slices"
 
-	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
-
-// ErrNoPod says that a pod's network namespace cannot be entered: it is gone, or
-// nothing leads to it.
-var ErrNoPod = errors.New("the pod's network namespace cannot be entered")
 
 // Seek finds the port again that was seen as known: by its name, and where
 // somebody has renamed it, by its index. Where it has lost its record, that of
@@ -84,32 +77,4 @@ func (s *Site) seeGuards(all []Attached) error {
 		}
 	}
 	return err
-}
-
-// Pods are paths by which the network namespaces of pods can be entered, by the id
-// that a port has for its peer's. It searches the processes of the node.
-func (s *Site) Pods() map[int]string {
-	paths := map[int]string{}
-	for id, n := range s.namespaces() {
-		paths[id] = n.path
-	}
-	return paths
-}
-
-// InPodOf calls f with a Site that has the pod's side of p as well, for as long
-// as f takes: who keeps a namespace open keeps it from ending. path may be out of
-// date. Errors: ErrNoPod, those of f.
-func (s *Site) InPodOf(p Attached, path string, f func(*Site) error) error {
-	if path == "" {
-		return ErrNoPod
-	}
-	pod, err := rtnl.OpenAt(path)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNoPod, err)
-	}
-	defer pod.Close()
-	if id, err := s.host.NSID(rtnl.Namespace(pod.FD())); err != nil || id != p.Port.NetNsID {
-		return fmt.Errorf("%w: %s is another one", ErrNoPod, path)
-	}
-	return f(&Site{host: s.host, pod: pod})
 }
