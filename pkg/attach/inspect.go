@@ -11,7 +11,6 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
-	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
 // Inspected is one port and how it stands.
@@ -77,26 +76,35 @@ func (s *Site) Inspect() ([]Inspected, error) {
 		result = append(result, in)
 	}
 	for _, l := range unrecorded {
-		if l, err = s.host.LinkAt(l.Index); err != nil || !port.Marked(l.Name, l.Group) {
-			continue // has gone meanwhile
+		if in, still := s.inspectUnrecorded(l, agent); still {
+			result = append(result, in)
 		}
-		if _, noRecord := port.ParseRecord(l.Alias); noRecord == nil {
-			continue // of an ADD under way, which had not marked it yet
-		}
-		in := Inspected{Attached: Attached{Port: l}, Agent: agent}
-		lost := []string{fmt.Sprintf("alias is %q, want the record of an attachment: it cannot be told whose port this is", l.Alias)}
-		if agent { // which may have seen the record
-			in.Drift = lost
-		} else {
-			in.Lasting = lost
-		}
-		if l.Kind == tap.Kind { // the other end of a veth pair tells nothing of a VMM
-			carrier := l.Carrier()
-			in.Carrier = &carrier
-		}
-		result = append(result, in)
 	}
 	return result, nil
+}
+
+// inspectUnrecorded looks again at a port that was listed without a record, and is false
+// where it is none any more.
+func (s *Site) inspectUnrecorded(l rtnl.Link, agent bool) (in Inspected, still bool) {
+	l, err := s.host.LinkAt(l.Index)
+	if err != nil || !port.Marked(l.Name, l.Group) {
+		return in, false // has gone meanwhile
+	}
+	if _, noRecord := port.ParseRecord(l.Alias); noRecord == nil {
+		return in, false // of an ADD under way, which had not marked it yet
+	}
+	in = Inspected{Attached: Attached{Port: l}, Agent: agent}
+	lost := []string{fmt.Sprintf("alias is %q, want the record of an attachment: it cannot be told whose port this is", l.Alias)}
+	if agent { // which may have seen the record
+		in.Drift = lost
+	} else {
+		in.Lasting = lost
+	}
+	if isTap(l) { // the other end of a veth pair tells nothing of a VMM
+		carrier := l.Carrier()
+		in.Carrier = &carrier
+	}
+	return in, true
 }
 
 // Uplinks are those of the bridge of that name, and what keeps them promiscuous;
