@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -80,7 +81,7 @@ func (w *work) steps() []step {
 		steps = append(steps, step{name: "read the bridge again", do: w.reread})
 	}
 	steps = append(steps, step{name: "look for MAC addresses in use", do: w.claim})
-	return append(append(append(steps, w.leg()...), w.limits()...), w.tail()...)
+	return slices.Concat(steps, w.leg(), w.limits(), w.tail())
 }
 
 func (w *work) leg() []step {
@@ -197,10 +198,7 @@ func vacant(pod *rtnl.Conn, name, role string) error {
 func (w *work) reread() (err error) {
 	planned := w.br
 	w.br, err = bridge.Find(w.host, w.a.Bridge)
-	if err != nil && planned.Index == 0 {
-		return err
-	}
-	gone := errors.Is(err, bridge.ErrNotFound)
+	gone := errors.Is(err, bridge.ErrNotFound) && planned.Index != 0
 	if err != nil && !gone {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/fdb"
@@ -33,7 +34,6 @@ func (r *repairs) repairHost() error {
 		return nil // removed since
 	}
 	end := r.end()
-	fixes := still(end, *r.got.End)
 	membership, rejoins, err := r.membership()
 	if err != nil {
 		return err
@@ -42,10 +42,9 @@ func (r *repairs) repairHost() error {
 	if err != nil {
 		return err
 	}
-	fixes = append(append(fixes, membership...), limits...)
-	fixes = append(fixes, fix{r.want.Guard != nil && (r.got.Guard == nil || *r.got.Guard != *r.want.Guard), r.reguard})
-	fixes = append(fixes, r.rest()...)
-	return r.run(append(fixes, fix{rejoins || !r.got.End.Up, end.raise})...)
+	reguard := fix{r.want.Guard != nil && (r.got.Guard == nil || *r.got.Guard != *r.want.Guard), r.reguard}
+	up := fix{rejoins || !r.got.End.Up, end.raise}
+	return r.run(slices.Concat(still(end, *r.got.End), membership, limits, []fix{reguard}, r.rest(), []fix{up})...)
 }
 
 // membership are the changes that make the port one of its bridge again. Where it
