@@ -85,7 +85,7 @@ func (k *keeper) heard(v voice) {
 		if k.strangers[v.port]++; k.strangers[v.port] > 1 {
 			return // once is enough
 		}
-		k.Log.Warn("another address than the guest's has spoken on a port that waits", append(about(part{v.port, attach.HostSide}, p), "mac", v.mac.String())...)
+		k.about(p, attach.HostSide).Warn("another address than the guest's has spoken on a port that waits", "mac", v.mac.String())
 	}
 }
 
@@ -146,11 +146,10 @@ func (k *keeper) follow(p attach.Attached, at time.Time) {
 }
 
 func (k *keeper) tell(p attach.Attached, err error) {
-	w := part{p.PortName(), attach.HostSide}
 	if errors.Is(err, attach.ErrBusy) {
-		k.add(w, time.Now().Add(again))
+		k.add(part{p.PortName(), attach.HostSide}, time.Now().Add(again))
 	} else if err != nil && !rtnl.IsNotExist(err) { // what has gone is seen to have gone
-		k.report(w, p, k.stateOf(w), nil, err)
+		k.report(p, attach.HostSide, nil, err)
 	}
 }
 
@@ -164,7 +163,7 @@ func (k *keeper) activate(p attach.Attached, at time.Time) (running bool, err er
 	k.Metrics.activation.Observe(took.Seconds())
 	k.states[p.PortName()] = attach.Running
 	delete(k.strangers, p.PortName())
-	k.Log.Info("the guest has spoken: it has its entry", append(about(part{p.PortName(), attach.HostSide}, p), "took", took)...)
+	k.about(p, attach.HostSide).Info("the guest has spoken: it has its entry", "took", took)
 	return true, nil
 }
 
@@ -180,7 +179,7 @@ func (k *keeper) withdraw(p attach.Attached) (running bool, err error) {
 func (k *keeper) withdrew(p attach.Attached) {
 	k.withdrawals++
 	k.Metrics.withdrawals.Inc()
-	k.Log.Info("the VMM has gone: the guest's entry is taken out", about(part{p.PortName(), attach.HostSide}, p)...)
+	k.about(p, attach.HostSide).Info("the VMM has gone: the guest's entry is taken out")
 }
 
 // publishFollowed tells how many guests are waited for, and how many run.
@@ -208,7 +207,7 @@ func (k *keeper) listen(p attach.Attached, wanted bool) {
 		return // it has gone, which is seen
 	}
 	if err != nil {
-		k.Log.Error("the guest cannot be heard", append(about(part{name, attach.HostSide}, p), "error", err)...)
+		k.about(p, attach.HostSide).Error("the guest cannot be heard", "error", err)
 		return
 	}
 	k.ears[name] = e

@@ -74,6 +74,6 @@ func (k *keeper) seeDeleted(name string, now time.Time) {
 		delete(k.deletions, name)
 	case !d.said:
 		d.said = true
-		k.Log.Warn("the port was deleted without DEL, and its guest is cut off: delete the pod", append(about(part{name, attach.HostSide}, d.Attached), "tap", d.TapName())...)
+		k.about(d.Attached, attach.HostSide).Warn("the port was deleted without DEL, and its guest is cut off: delete the pod", "tap", d.TapName())
 	}
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
@@ -199,16 +200,15 @@ func (k *keeper) compareBy(host *attach.Site, p attach.Attached, side attach.Sid
 	if side == attach.HostSide {
 		defer k.follow(p, now)
 	}
-	s := k.stateOf(w)
-	if now.Before(s.until) {
-		k.add(w, s.until)
+	if until := k.stateOf(w).until; now.Before(until) {
+		k.add(w, until)
 		return
 	}
-	err := k.on(host, p, side, func(site *attach.Site) error { return k.keep(site, p, w, s) })
+	err := k.on(host, p, side, func(site *attach.Site) error { return k.keep(site, p, side) })
 	if errors.Is(err, attach.ErrBusy) {
 		k.add(w, time.Now().Add(again))
 	} else if err != nil && k.stands(p) {
-		k.report(w, p, s, nil, err)
+		k.report(p, side, nil, err)
 	}
 }
 
@@ -253,44 +253,45 @@ func (k *keeper) on(host *attach.Site, p attach.Attached, side attach.Side, f fu
 }
 
 // keep looks without the lock first, so that what is right keeps no ADD waiting.
-func (k *keeper) keep(site *attach.Site, p attach.Attached, w part, s *state) error {
+func (k *keeper) keep(site *attach.Site, p attach.Attached, side attach.Side) error {
 	k.Health.turn()
-	k.Metrics.comparisons.WithLabelValues(string(w.side)).Inc()
-	found, err := site.Compare(p, w.side)
+	k.Metrics.comparisons.WithLabelValues(string(side)).Inc()
+	found, err := site.Compare(p, side)
 	if err != nil {
 		return err
 	}
 	if len(found) == 0 {
-		k.settled(w, p, s)
+		k.settled(p, side)
 		return nil
 	}
 	if k.ObserveOnly {
-		if found, err = site.Confirm(p, w.side); len(found) > 0 {
-			k.report(w, p, s, found, nil)
+		if found, err = site.Confirm(p, side); len(found) > 0 {
+			k.report(p, side, found, nil)
 		}
 		return err
 	}
-	r, err := site.Repair(p, w.side)
+	r, err := site.Repair(p, side)
 	if errors.Is(err, attach.ErrBusy) {
 		return err
 	}
 	if err != nil && !k.stands(p) {
 		return nil // removed meanwhile
 	}
-	k.repaired(w, p, s, r, err)
-	if w.side == attach.HostSide && (err != nil || len(without(r.Found, r.Left)) < len(r.Found)) {
+	k.repaired(p, side, r, err)
+	if side == attach.HostSide && (err != nil || len(without(r.Found, r.Left)) < len(r.Found)) {
 		k.fallBack(p)
 	}
 	return nil
 }
 
-func (k *keeper) repaired(w part, p attach.Attached, s *state, r attach.Repaired, err error) {
-	log := k.Log.With(about(w, p)...)
+func (k *keeper) repaired(p attach.Attached, side attach.Side, r attach.Repaired, err error) {
+	w := part{p.PortName(), side}
+	s, log := k.stateOf(w), k.about(p, side)
 	done := without(r.Found, r.Left)
 	if r.Acted && len(done) > 0 {
 		s.repairs++
 		k.repairs++
-		k.Metrics.repaired(w, done)
+		k.Metrics.repaired(side, done)
 		log.Info("repaired", "differences", done, "repairs", s.repairs)
 	} else {
 		done = r.Found // in vain
@@ -299,45 +300,47 @@ func (k *keeper) repaired(w part, p attach.Attached, s *state, r attach.Repaired
 	case len(r.Left) == 0 && err == nil:
 		s.said = ""
 	case r.Gone:
-		k.report(w, p, s, r.Left, err, "remedy", "delete the pod")
+		k.report(p, side, r.Left, err, "remedy", "delete the pod")
 	default:
-		k.report(w, p, s, r.Left, err)
+		k.report(p, side, r.Left, err)
 	}
 	if !r.Acted {
 		return
 	}
 	if pause := s.repaired(done, time.Now()); pause > 0 {
-		k.Metrics.pauses.WithLabelValues(string(w.side)).Inc()
+		k.Metrics.pauses.WithLabelValues(string(side)).Inc()
 		log.Warn("another program undoes every repair, or it has no effect: this side of the port is left alone for a while", "pause", pause, "differences", done)
 		k.add(w, s.until)
 	}
 }
 
 // report says once what is wrong and stays so.
-func (k *keeper) report(w part, p attach.Attached, s *state, found port.Differences, err error, more ...any) {
+func (k *keeper) report(p attach.Attached, side attach.Side, found port.Differences, err error, more ...any) {
 	text := found.String()
 	if err != nil {
 		text += "\n" + err.Error()
 	}
+	s := k.stateOf(part{p.PortName(), side})
 	if text == s.said {
 		return
 	}
 	s.said = text
-	words := append(append(about(w, p), "differences", found), more...)
+	log := k.about(p, side).With("differences", found).With(more...)
 	if err != nil {
-		words = append(words, "error", err)
+		log = log.With("error", err)
 	}
 	if k.ObserveOnly && err == nil {
-		k.Log.Warn("not as it should be", words...)
+		log.Warn("not as it should be")
 	} else {
-		k.Metrics.unrepairable.WithLabelValues(string(w.side)).Inc()
-		k.Log.Warn("cannot be repaired", words...)
+		k.Metrics.unrepairable.WithLabelValues(string(side)).Inc()
+		log.Warn("cannot be repaired")
 	}
 }
 
-func (k *keeper) settled(w part, p attach.Attached, s *state) {
+func (k *keeper) settled(p attach.Attached, side attach.Side) {
+	s := k.stateOf(part{p.PortName(), side})
 	if s.said != "" {
-		k.Log.Info("as it should be again", about(w, p)...)
+		k.about(p, side).Info("as it should be again")
 	}
 	s.said = ""
 }
@@ -359,8 +362,9 @@ func (k *keeper) reportNameless(links []rtnl.Link) {
 	k.nameless = now
 }
 
-func about(w part, p attach.Attached) []any {
-	return []any{"port", w.port, "side", w.side, "bridge", p.Bridge, "network", p.Network, "container", p.ContainerID, "interface", p.IfName}
+// about is the log of one side of a port.
+func (k *keeper) about(p attach.Attached, side attach.Side) *slog.Logger {
+	return k.Log.With("port", p.PortName(), "side", side, "bridge", p.Bridge, "network", p.Network, "container", p.ContainerID, "interface", p.IfName)
 }
 
 func without(all, some port.Differences) port.Differences {

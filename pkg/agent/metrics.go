@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
@@ -98,9 +99,9 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	return m
 }
 
-func (m *Metrics) repaired(w part, differences port.Differences) {
+func (m *Metrics) repaired(side attach.Side, differences port.Differences) {
 	for _, d := range differences {
-		m.repairs.WithLabelValues(string(w.side), d.Field).Inc()
+		m.repairs.WithLabelValues(string(side), d.Field).Inc()
 	}
 }
 

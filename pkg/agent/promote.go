@@ -141,7 +141,7 @@ func (k *keeper) promote(p attach.Attached, l *lift) {
 		done, err = s.Promote(p)
 		return err
 	})
-	log := k.Log.With(about(part{p.PortName(), attach.HostSide}, p)...)
+	log := k.about(p, attach.HostSide)
 	if _, there, seekErr := k.site.Seek(p); seekErr == nil && !there {
 		return // removed meanwhile
 	}
@@ -164,7 +164,7 @@ func (k *keeper) promote(p attach.Attached, l *lift) {
 // demote puts the tap of p back.
 func (k *keeper) demote(p attach.Attached, l *lift, because string) {
 	err := k.pods.in(p, func(s *attach.Site) error { return s.Demote(p) })
-	log := k.Log.With(about(part{p.PortName(), attach.HostSide}, p)...)
+	log := k.about(p, attach.HostSide)
 	switch {
 	case errors.Is(err, attach.ErrBusy):
 		k.add(part{p.PortName(), attach.HostSide}, time.Now().Add(again))

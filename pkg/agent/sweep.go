@@ -123,7 +123,7 @@ func hasDigest(ids []string, of port.ID) bool {
 }
 
 func (k *keeper) sweepOne(p attach.Attached, s *stray, inhabited map[int]bool) {
-	log := k.Log.With(about(part{p.PortName(), attach.HostSide}, p)...)
+	log := k.about(p, attach.HostSide)
 	if k.ObserveOnly {
 		s.say(func() { log.Warn("the runtime does not know its sandbox") })
 		return
