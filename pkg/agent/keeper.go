@@ -88,6 +88,32 @@ func (k *keeper) tryAll(podsNow bool) error {
 		return err
 	}
 	k.pods.mayRefresh()
+	there := k.rememberAll(all, unrecorded)
+	k.reportNameless(unrecorded)
+	if !k.ObserveOnly && slices.ContainsFunc(all, func(p attach.Attached) bool { return p.Guarded }) {
+		if err := k.site.UnguardGone(); err != nil {
+			k.Log.Warn("guards of devices that have gone stay", "error", err)
+		}
+	}
+	now := time.Now()
+	for i, name := range there {
+		p := k.ports[name]
+		k.compareBy(survey, p, attach.HostSide, now)
+		if !slices.Contains(attach.SidesOf(p.Attachment), attach.PodSide) {
+			continue
+		}
+		if podsNow {
+			k.compare(p, attach.PodSide, now)
+		} else {
+			k.add(part{name, attach.PodSide}, now.Add(k.Interval/portions*time.Duration(portions*i/len(k.ports))))
+		}
+	}
+	return nil
+}
+
+// rememberAll also forgets the ports that have gone. It returns the names of those that are
+// there.
+func (k *keeper) rememberAll(all []attach.Attached, unrecorded []rtnl.Link) []string {
 	there := map[string]bool{}
 	for _, p := range all {
 		if p.Port.Index == 0 {
@@ -107,26 +133,7 @@ func (k *keeper) tryAll(podsNow bool) error {
 	for name := range k.deletions {
 		k.seeDeleted(name, time.Now())
 	}
-	k.reportNameless(unrecorded)
-	if !k.ObserveOnly && slices.ContainsFunc(all, func(p attach.Attached) bool { return p.Guarded }) {
-		if err := k.site.UnguardGone(); err != nil {
-			k.Log.Warn("guards of devices that have gone stay", "error", err)
-		}
-	}
-	now := time.Now()
-	for i, name := range slices.Sorted(maps.Keys(there)) {
-		p := k.ports[name]
-		k.compareBy(survey, p, attach.HostSide, now)
-		if !slices.Contains(attach.SidesOf(p.Attachment), attach.PodSide) {
-			continue
-		}
-		if podsNow {
-			k.compare(p, attach.PodSide, now)
-		} else {
-			k.add(part{name, attach.PodSide}, now.Add(k.Interval/portions*time.Duration(portions*i/len(k.ports))))
-		}
-	}
-	return nil
+	return slices.Sorted(maps.Keys(there))
 }
 
 // measured notes how long a comparison of everything has taken, and how the ports
