@@ -219,7 +219,7 @@ func TestMigrationPage(t *testing.T) {
 	if !strings.Contains(string(page), migrationTable) {
 		t.Errorf("docs/macTable.md does not have the measured table:\n%s", migrationTable)
 	}
-	for _, command := range []string{lanFree, lanWriteStatic, lanWriteSticky, lanMendFlags} {
+	for _, command := range []string{lanFree, lanWriteStatic, lanWriteSticky, lanMendFlags, lanMendLock} {
 		if !strings.Contains(string(page), "`"+command+"`") {
 			t.Errorf("docs/macTable.md does not have the command %q", command)
 		}
@@ -228,7 +228,8 @@ func TestMigrationPage(t *testing.T) {
 
 // The page's commands for an entry that is in the way, and for lost flags.
 const (
-	lanMendFlags   = "bridge link set dev $PORT learning off flood off"
+	lanMendFlags   = "bridge link set dev $PORT learning off flood off guard on"
+	lanMendLock    = "locked on" // after these where the network has macspoofchk
 	lanFree        = "bridge fdb del $MAC dev $PORT master"
 	lanWriteStatic = "bridge fdb replace $MAC dev $PORT master static"
 	lanWriteSticky = "bridge fdb replace $MAC dev $PORT master static sticky"
@@ -288,13 +289,27 @@ func TestMigrationRepairs(t *testing.T) {
 
 func TestMigrationRepairOfFlags(t *testing.T) {
 	t.Parallel()
-	m := &lanMigration{T: t}
-	g := lanNew(t, 1500).guest(t, port.Tap, port.Sticky)
-	unknown := lanFlow{what: "unknown unicast", from: g.node.outside, to: lanMAC("02:00:00:00:ee:ee"), at: []lanStation{g.lanStation}}
-	unknown.want = 10
-	m.repair("bridge link set dev $PORT learning on flood on", g)
-	lanExpect(t, unknown)
-	unknown.want = 0
-	m.repair(lanMendFlags, g)
-	lanExpect(t, unknown)
+	for name, c := range map[string]struct {
+		locked bool
+		mend   string
+	}{
+		"sticky":      {false, lanMendFlags},
+		"macspoofchk": {true, lanMendFlags + " " + lanMendLock},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := &lanMigration{T: t}
+			g := lanNew(t, 1500).guest(t, port.Tap, port.Sticky, func(a *port.Attachment) { a.Locked = c.locked })
+			unknown := lanFlow{what: "unknown unicast", from: g.node.outside, to: lanMAC("02:00:00:00:ee:ee"), at: []lanStation{g.lanStation}}
+			unknown.want = 10
+			m.repair("bridge link set dev $PORT locked off learning on flood on guard off", g)
+			lanExpect(t, unknown)
+			unknown.want = 0
+			m.repair(c.mend, g)
+			lanExpect(t, unknown)
+			if wrong := g.inspected(t).Wrong(); len(wrong) > 0 {
+				t.Errorf("afterwards: %q", wrong)
+			}
+		})
+	}
 }

@@ -255,6 +255,9 @@ func TestVirtualMachineUsesTheBinding(t *testing.T) {
 	}
 	spec := c.machine.Spec.Template.Spec
 	nic, network := spec.Domain.Devices.Interfaces[0], spec.Networks[0]
+	if nic.MacAddress == "" {
+		t.Error("its MAC changes with each pod")
+	}
 	if nic.Name != network.Name || nic.Binding == nil || nic.Binding.Name != "tapbridge" || network.Multus == nil {
 		t.Fatalf("interface %+v, network %+v", nic, network)
 	}
