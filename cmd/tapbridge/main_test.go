@@ -108,6 +108,38 @@ tb140d8a57b0ae                                                     ?            
 	}
 }
 
+// What KubeVirt's binding does to the pod interface of mode veth is shown, and nothing is
+// wrong by it.
+func TestPortsLeaveThePodToKubeVirt(t *testing.T) {
+	t.Parallel()
+	host, pod := nstest.New(t), nstest.New(t)
+	nstest.Bridge(t, host, "br0", "02:00:00:00:00:01")
+	env := map[string]string{"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "4f5c", "CNI_NETNS": pod.Path, "CNI_IFNAME": "net1"}
+	if code, stdout, _ := call(host, env, `{"cniVersion":"1.1.0","name":"vms","bridge":"br0","mode":"veth","macTableManager":"libvirt"}`); code != 0 {
+		t.Fatalf("ADD: %s", stdout)
+	}
+	for _, command := range []string{
+		"ip link set net1 down", "ip link set net1 name net1-nic address 02:00:00:00:00:99", "ip link add k6t-net1 type bridge",
+		"ip link set net1-nic master k6t-net1 up",
+	} {
+		words := strings.Fields(command)
+		pod.Run(t, words[0], words[1:]...)
+	}
+	code, stdout, _ := call(host, nil, "", "ports")
+	want := `? tb23cde16daab7: in the pod, as KubeVirt's bindings have it: pod interface "net1" is missing`
+	if code != 0 || !strings.Contains(stdout, "ok on the host") || !strings.Contains(stdout, want) {
+		t.Errorf("ports: code %d\n%s", code, stdout)
+	}
+	code, stdout, _ = call(host, nil, "", "doctor", "br0")
+	if want := `note  port tb23cde16daab7: in the pod, pod interface "net1" is missing`; code != 0 || !strings.Contains(stdout, want) {
+		t.Errorf("doctor: code %d\n%s", code, stdout)
+	}
+	host.Run(t, "bridge", "link", "set", "dev", "tb23cde16daab7", "learning", "on")
+	if code, stdout, _ := call(host, nil, "", "ports"); code != 1 || !strings.Contains(stdout, "drift (1)") || !strings.Contains(stdout, want) {
+		t.Errorf("ports of one with a drift: code %d\n%s", code, stdout)
+	}
+}
+
 // With libvirt's table a bridge is made VLAN-aware where the kernel can, and plain
 // where it cannot; with VLANs given there it is refused. CHECK agrees with either.
 func TestCreatedBridgeIsVLANAwareWhereTheKernelCan(t *testing.T) {

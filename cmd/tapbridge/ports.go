@@ -31,6 +31,7 @@ type row struct {
 	Redirect   string       `json:"redirect"`             // "": none, or not known; in mode tap, between pod interface and tap: bpf, or mirred where the kernel has or permits no bpf
 	Promoted   string       `json:"promoted"`             // the tap on the host, while that is the port and there is no redirect; else ""
 	Drift      []string     `json:"drift"`                // empty: as it should be
+	InPod      []string     `json:"inPod,omitempty"`      // in mode veth: what somebody has changed in the pod, as KubeVirt's bindings do; no drift
 	Unchecked  string       `json:"unchecked,omitempty"`
 	Uplinks    []uplink     `json:"uplinks"` // of its bridge
 }
@@ -145,7 +146,7 @@ func describe(p attach.Inspected) row {
 	if p.Redirect != nil {
 		r.Redirect = p.Redirect.String()
 	}
-	r.Promoted = p.Promoted
+	r.Promoted, r.InPod = p.Promoted, p.InPod
 	if p.PodUnknown {
 		r.Unchecked = "the pod's network namespace was not found or cannot be entered (are you root?): its side is not compared"
 	}
@@ -168,6 +169,9 @@ func printTable(w io.Writer, rows []row) error {
 		}
 		if r.Unchecked != "" {
 			fmt.Fprintf(w, "? %s: %s\n", r.Port, r.Unchecked)
+		}
+		for _, d := range r.InPod {
+			fmt.Fprintf(w, "? %s: in the pod, as KubeVirt's bindings have it: %s\n", r.Port, d)
 		}
 		switch {
 		case r.Mute:
@@ -200,7 +204,7 @@ func (r row) state() string {
 		return fmt.Sprintf("drift (%d)", len(r.Drift))
 	case r.Mute:
 		return "mute"
-	case r.Unchecked != "":
+	case r.Unchecked != "" || len(r.InPod) > 0:
 		return "ok on the host"
 	case r.State != "":
 		return "ok, " + string(r.State)

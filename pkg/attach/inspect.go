@@ -20,6 +20,7 @@ type Inspected struct {
 	Drift      []string // how it differs from its record, as far as an agent repairs that
 	Lasting    []string // and as far as none does
 	OfBridge   []string // what is wrong with its bridge
+	InPod      []string // in mode veth: how the pod's side differs, which KubeVirt's bindings and Kata may change: it is not wrong
 	Failed     error    // what keeps these from being complete
 	Unjoinable bool     // its bridge is missing, something else, or not VLAN-aware: nobody repairs what is wrong with the membership
 	Agent      bool     // one is there that repairs ports; not known to those who are not root
@@ -171,6 +172,10 @@ func (s *Site) inspect(in Inspected, path string) (Inspected, error) {
 		}
 	}
 	in.Carrier = site.carrier(a, in)
+	if a.Mode == port.Veth {
+		in.InPod = differencesOf(port.Diff(wanted(want, PodSide), wanted(got, PodSide))).Texts()
+		want, got = wanted(want, HostSide), wanted(got, HostSide)
+	}
 	if in.Drift = differencesOf(port.Diff(want, got)).Texts(); len(in.Drift) > 0 {
 		lasting, err := site.lasting(in, want, got)
 		if err != nil {
@@ -204,8 +209,8 @@ func (s *Site) inspectBridge(a Attached, in *Inspected) error {
 }
 
 // lasting are the differences that are left after a Repair of both sides: it makes no
-// device but an ifb, does not change who may open a tap, and leaves Kata's file, the pod
-// in mode veth and the MTU of its interface to others. The addresses of a guest that is
+// device but an ifb, does not change who may open a tap, and leaves Kata's file and the MTU
+// of the pod interface to others. The addresses of a guest that is
 // guarded no more are known to an agent at most that has seen them before.
 func (s *Site) lasting(in Inspected, want, got port.Port) ([]string, error) {
 	after := want.Like(got)
@@ -232,7 +237,7 @@ func (s *Site) lasting(in Inspected, want, got port.Port) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !there || !ours(l, in.ID) || in.Mode == port.Veth {
+		if !there || !ours(l, in.ID) {
 			*d.after = d.got
 		}
 	}
