@@ -186,6 +186,35 @@ func TestMissingDeviceIsReportedOnce(t *testing.T) {
 	}
 }
 
+// A bridge that passes nothing is not the agent's to change, but every guest of it is cut off.
+func TestBridgeThatIsDown(t *testing.T) {
+	t.Parallel()
+	n, a := newNode(t), wish(port.Tap)
+	metrics := NewMetrics(prometheus.NewRegistry())
+	n.keepWith(Options{Metrics: metrics})
+	n.apply(a)
+	counted := func(state string) func() bool {
+		return func() bool { return (*metrics.ports.now.Load())[standing{"br0", string(a.Mode), state}] == 1 }
+	}
+	n.await("the port is right", counted(right))
+	for _, c := range []struct{ change, back, says string }{
+		{"ip link set br0 down", "ip link set br0 up", "bridge br0 is down"},
+		{"ip link set br0 mtu 1300", "ip link set br0 mtu 1500", "bridge br0 has MTU 1300, less than the guest's 1400"},
+	} {
+		reported, well := len(n.log.with("cannot be repaired")), len(n.log.with("as it should be again"))
+		n.sh(n.host, c.change)
+		n.await("the port is wrong: "+c.says, counted(wrong))
+		if said := n.log.with("cannot be repaired")[reported:]; len(said) != 1 || !slices.Equal(said[0].Differences, []string{c.says}) {
+			t.Errorf("%s: logged %+v", c.change, said)
+		}
+		n.sh(n.host, c.back)
+		n.await("the port is right again", counted(right))
+		if said := n.log.with("as it should be again"); len(said) != well+1 {
+			t.Errorf("%s: logged %+v", c.back, said)
+		}
+	}
+}
+
 // Somebody who undoes every repair is told, and left to it more and more.
 func TestFightEnds(t *testing.T) {
 	t.Parallel()

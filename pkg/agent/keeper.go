@@ -259,8 +259,7 @@ func (k *keeper) keep(site *attach.Site, p attach.Attached, side attach.Side) er
 		return err
 	}
 	if len(found) == 0 {
-		k.settled(p, side)
-		return nil
+		return k.passing(site, p, side)
 	}
 	if k.ObserveOnly {
 		if found, err = site.Confirm(p, side); len(found) > 0 {
@@ -279,6 +278,19 @@ func (k *keeper) keep(site *attach.Site, p attach.Attached, side attach.Side) er
 	if side == attach.HostSide && (err != nil || len(without(r.Found, r.Left)) < len(r.Found)) {
 		k.fallBack(p)
 	}
+	return nil
+}
+
+// passing is for a port that is as it should be; its bridge may not be, which is for its
+// administrator to repair.
+func (k *keeper) passing(site *attach.Site, p attach.Attached, side attach.Side) error {
+	if side == attach.HostSide {
+		if wrong, err := site.OfBridge(p.Attachment); err != nil || len(wrong) > 0 {
+			k.report(p, side, wrong, err)
+			return nil
+		}
+	}
+	k.settled(p, side)
 	return nil
 }
 

@@ -15,19 +15,19 @@ import (
 
 // Inspected is one port and how it stands.
 type Inspected struct {
-	Attached            // without a record: the port alone
-	Carrier    *bool    // a VMM has the tap open; in mode veth: the pair is up; nil: not known
-	Drift      []string // how it differs from its record, as far as an agent repairs that
-	Lasting    []string // and as far as none does
-	OfBridge   []string // what is wrong with its bridge
-	InPod      []string // in mode veth: how the pod's side differs, which KubeVirt's bindings and Kata may change: it is not wrong
-	Failed     error    // what keeps these from being complete
-	Unjoinable bool     // its bridge is missing, something else, or not VLAN-aware: nobody repairs what is wrong with the membership
-	Agent      bool     // one is there that repairs ports; not known to those who are not root
-	PodUnknown bool     // the pod's namespace could not be entered, only the bridge's side was compared
-	Deserted   bool     // the pod's namespace is kept by a mount alone: no process is in it
-	State      State    // with the table Follow: whether it is waited for
-	Unfollowed bool     // with the table Follow: there is no agent
+	Attached                    // without a record: the port alone
+	Carrier    *bool            // a VMM has the tap open; in mode veth: the pair is up; nil: not known
+	Drift      []string         // how it differs from its record, as far as an agent repairs that
+	Lasting    []string         // and as far as none does
+	OfBridge   port.Differences // what is wrong with its bridge: see Site.OfBridge
+	InPod      []string         // in mode veth: how the pod's side differs, which KubeVirt's bindings and Kata may change: it is not wrong
+	Failed     error            // what keeps these from being complete
+	Unjoinable bool             // its bridge is missing, something else, or not VLAN-aware: nobody repairs what is wrong with the membership
+	Agent      bool             // one is there that repairs ports; not known to those who are not root
+	PodUnknown bool             // the pod's namespace could not be entered, only the bridge's side was compared
+	Deserted   bool             // the pod's namespace is kept by a mount alone: no process is in it
+	State      State            // with the table Follow: whether it is waited for
+	Unfollowed bool             // with the table Follow: there is no agent
 
 	Promoted string // the name of the tap on the host, while that is the port; "": it is not
 
@@ -36,7 +36,7 @@ type Inspected struct {
 
 // Wrong is all that is wrong with the port; empty: it is as it should be.
 func (in Inspected) Wrong() []string {
-	wrong := slices.Concat(in.Drift, in.Lasting, in.OfBridge)
+	wrong := slices.Concat(in.Drift, in.Lasting, in.OfBridge.Texts())
 	if in.Failed != nil {
 		wrong = append(wrong, in.Failed.Error())
 	}
@@ -185,27 +185,40 @@ func (s *Site) inspect(in Inspected, path string) (Inspected, error) {
 		in.Lasting = slices.DeleteFunc(slices.Clone(in.Drift), func(d string) bool { return !lasts(d) })
 		in.Drift = slices.DeleteFunc(in.Drift, lasts)
 	}
-	return in, s.inspectBridge(a, &in)
+	br, there, err := s.bridgeOf(a.Attachment)
+	in.Unjoinable = !there || a.VLANs != "" && !br.VLANAware
+	if there {
+		in.OfBridge = wrongOf(br, a.Attachment)
+	}
+	return in, err
 }
 
-// inspectBridge looks for what is wrong with the bridge, from the port's point of view.
-func (s *Site) inspectBridge(a Attached, in *Inspected) error {
-	br, err := bridge.Find(s.host, a.Bridge)
-	if errors.Is(err, bridge.ErrNotFound) || errors.Is(err, bridge.ErrNotBridge) {
-		in.Unjoinable = true // the port is on none, which has been said
-		return nil
+// OfBridge lists what keeps the bridge from passing the frames of a's guest, which is its
+// administrator's to put right. Nothing where there is no such bridge: Compare says that.
+func (s *Site) OfBridge(a port.Attachment) (port.Differences, error) {
+	br, there, err := s.bridgeOf(a)
+	if err != nil || !there {
+		return nil, err
 	}
-	if err != nil {
-		return err
-	}
-	in.Unjoinable = a.VLANs != "" && !br.VLANAware
+	return wrongOf(br, a), nil
+}
+
+// BridgeMTU is the Field of a difference that OfBridge finds; otherwise the bridge is down.
+const BridgeMTU = "bridge MTU"
+
+func wrongOf(br bridge.Bridge, a port.Attachment) (d port.Differences) {
 	if !br.Up {
-		in.OfBridge = append(in.OfBridge, fmt.Sprintf("bridge %s is down", br.Name))
+		d = append(d, port.Difference{Text: fmt.Sprintf("bridge %s is down", br.Name), Field: "bridge link"})
 	}
 	if br.MTU < a.MTU {
-		in.OfBridge = append(in.OfBridge, fmt.Sprintf("bridge %s has MTU %d, less than the guest's %d", br.Name, br.MTU, a.MTU))
+		d = append(d, port.Difference{Text: fmt.Sprintf("bridge %s has MTU %d, less than the guest's %d", br.Name, br.MTU, a.MTU), Field: BridgeMTU})
 	}
-	return nil
+	return d
+}
+
+func (s *Site) bridgeOf(a port.Attachment) (bridge.Bridge, bool, error) {
+	l, there, err := s.find(a.Bridge)
+	return bridge.Of(l), there && l.Kind == bridge.Kind, err
 }
 
 // lasting are the differences that are left after a Repair of both sides: it makes no

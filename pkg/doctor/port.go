@@ -56,7 +56,13 @@ func inspected(p attach.Inspected) (found []Finding) {
 	}
 	say(p.Drift, first+repair)
 	say(p.Lasting, first+makeAnew+": no agent repairs it")
-	say(p.OfBridge, fmt.Sprintf("ip link set %s up, with an MTU of %d at least", shell.Word(p.Bridge), p.MTU))
+	for _, d := range p.OfBridge {
+		change := "up"
+		if d.Field == attach.BridgeMTU {
+			change = fmt.Sprintf("mtu %d", p.MTU)
+		}
+		say([]string{d.Text}, fmt.Sprintf("ip link set %s %s", shell.Word(p.Bridge), change))
+	}
 	for _, d := range p.InPod {
 		found = append(found, note(object, "in the pod, "+d, "none where KubeVirt's binding or Kata has done that; else "+makeAnew))
 	}
