@@ -58,6 +58,9 @@ func (w *work) heldBy(found fdb.Found) error {
 	if err := w.conflict(holder); err != nil {
 		return err
 	}
+	if found.MAC == w.a.Guest && found.MAC == holder.MAC() {
+		return fmt.Errorf("guest MAC %s is that of %q on bridge %q: give the guest another one: %w", w.a.Guest, holder.Name, w.br.Name, ErrTaken)
+	}
 	if found.MAC == w.a.Guest || found.State == fdb.Static && found.MAC == w.a.Guest.Derived() {
 		return fmt.Errorf("MAC %s of guest %s: %q on bridge %q has a %s entry for it: %w",
 			found.MAC, w.a.Guest, holder.Name, w.br.Name, found.State, ErrTaken)

@@ -105,7 +105,11 @@ func TestClaimAgainstTheBridge(t *testing.T) {
 	n.host.Run(t, "ip", "link", "add", "vnet0", "address", "fe:00:00:00:00:66", "type", "veth", "peer", "name", "vnet1")
 	n.host.Run(t, "ip", "link", "set", "vnet0", "master", "br0")
 	before := n.world()
-	for g, owner := range map[string]string{bridgeMAC: `bridge "br0"`, "02:00:00:00:00:77": `"up0"`, "02:00:00:00:00:88": `"up0"`} {
+	for g, owner := range map[string]string{
+		bridgeMAC:           `bridge "br0"`,
+		"02:00:00:00:00:77": `is that of "up0" on bridge "br0": give the guest another one`, // not an entry to delete
+		"02:00:00:00:00:88": `"up0" on bridge "br0" has a static entry for it`,
+	} {
 		if err := n.apply(second(port.Sticky, g)); !errors.Is(err, ErrTaken) || !strings.Contains(err.Error(), owner) {
 			t.Errorf("guest %s: %v, want a refusal that names %s", g, err, owner)
 		}
