@@ -3,6 +3,8 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink/nl"
@@ -31,8 +33,12 @@ func Bridge(site *attach.Site, name string) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
+	addresses, err := site.Host().Addresses()
+	if err != nil {
+		return nil, err
+	}
 	found = append(found, spanningTree(l), vlans(site.Host(), br))
-	found = append(found, uplinks(l, ports)...)
+	found = append(found, uplinks(l, ports, addresses[l.Index])...)
 	return append(found, strangers(br, ports)...), nil
 }
 
@@ -58,7 +64,8 @@ func Joinable(name string, br bridge.Bridge, err error) Finding {
 func about(name string) string { return "bridge " + name }
 
 // spanningTree makes a port wait twice for the forward delay before it forwards
-// (net/bridge/br_stp_timer.c), in which a guest boots and gives up on DHCP.
+// (net/bridge/br_stp_timer.c), in which a guest boots and gives up on DHCP. It is a choice
+// where the delay is the least there is.
 func spanningTree(l rtnl.Link) Finding {
 	state, _ := l.Data.Uint32(nl.IFLA_BR_STP_STATE)
 	delay, _ := l.Data.Uint32(nl.IFLA_BR_FORWARD_DELAY)
@@ -67,11 +74,12 @@ func spanningTree(l rtnl.Link) Finding {
 	}
 	const perSecond = 100       // USER_HZ
 	const least = 2 * perSecond // with STP on (net/bridge/br_private_stp.h, BR_MIN_FORWARD_DELAY)
+	says := fmt.Sprintf("STP is on: a new port forwards nothing for %d s", 2*delay/perSecond)
 	remedy := fmt.Sprintf("ip link set %s type bridge stp_state 0", shell.Word(l.Name))
-	if delay > least {
-		remedy += fmt.Sprintf("; where it needs STP, forward_delay %d makes it %d s", least, 2*least/perSecond)
+	if delay <= least {
+		return note(about(l.Name), says, remedy+", unless it needs STP")
 	}
-	return bad(about(l.Name), fmt.Sprintf("STP is on: a new port forwards nothing for %d s", 2*delay/perSecond), remedy)
+	return bad(about(l.Name), says, fmt.Sprintf("%s; where it needs STP, forward_delay %d makes it %d s", remedy, least, 2*least/perSecond))
 }
 
 func vlans(host *rtnl.Conn, br bridge.Bridge) Finding {
@@ -85,23 +93,38 @@ func vlans(host *rtnl.Conn, br bridge.Bridge) Finding {
 	return note(about(br.Name), "it is not VLAN-aware: no vlan or vlanTrunk, and its uplinks stay promiscuous", remedy+", if that is wanted")
 }
 
-func uplinks(br rtnl.Link, ports []rtnl.Link) (found []Finding) {
+// uplinks are not missed where the bridge has an address, which makes the node the guests'
+// router.
+func uplinks(br rtnl.Link, ports []rtnl.Link, addresses []netip.Prefix) (found []Finding) {
 	all := bridge.Uplinks(br, ports)
+	if len(all) == 0 && slices.ContainsFunc(addresses, func(p netip.Prefix) bool { return p.Addr().IsGlobalUnicast() }) {
+		return []Finding{ok(about(br.Name), "it has no uplink, but an address: guests reach others by way of the node, if that forwards")}
+	}
 	if len(all) == 0 {
-		return []Finding{note(about(br.Name), "it has no uplink: guests reach only this node",
+		return []Finding{note(about(br.Name), "it has no uplink (a veth end or a tap does not count), and no address: guests reach only this node",
 			fmt.Sprintf("ip link set DEVICE master %s, if they should reach others", shell.Word(br.Name)))}
 	}
 	for _, u := range all {
 		for _, p := range ports {
 			if p.Name == u.Name {
-				found = append(found, uplink(br, p, u))
+				found = append(found, uplink(br, p, u, largestMTU(ports)))
 			}
 		}
 	}
 	return found
 }
 
-func uplink(br, l rtnl.Link, u bridge.Uplink) Finding {
+// largestMTU is that of the guests on these ports.
+func largestMTU(ports []rtnl.Link) (mtu int) {
+	for _, p := range ports {
+		if a, err := port.ParseRecord(p.Alias); err == nil {
+			mtu = max(mtu, a.MTU)
+		}
+	}
+	return mtu
+}
+
+func uplink(br, l rtnl.Link, u bridge.Uplink, guestMTU int) Finding {
 	object := fmt.Sprintf("uplink %s of %s", l.Name, br.Name)
 	switch {
 	case !l.Up():
@@ -109,8 +132,11 @@ func uplink(br, l rtnl.Link, u bridge.Uplink) Finding {
 	case !l.Carrier():
 		return bad(object, "it has no carrier", "look at the cable, or at what is on the other side")
 	case l.MTU < br.MTU:
-		return bad(object, fmt.Sprintf("its MTU is %d, less than the bridge's %d: larger frames of guests are dropped", l.MTU, br.MTU),
-			fmt.Sprintf("ip link set %s mtu %d, or ip link set %s mtu %d", shell.Word(l.Name), br.MTU, shell.Word(br.Name), l.MTU))
+		remedy := fmt.Sprintf("ip link set %s mtu %d", shell.Word(l.Name), br.MTU)
+		if l.MTU >= guestMTU {
+			remedy += fmt.Sprintf(", or ip link set %s mtu %d", shell.Word(br.Name), l.MTU)
+		}
+		return bad(object, fmt.Sprintf("its MTU is %d, less than the bridge's %d: larger frames of guests are dropped", l.MTU, br.MTU), remedy)
 	case u.Promiscuous:
 		return note(object, "it is promiscuous, the node sees everybody's frames: "+strings.Join(u.Few(), ", "),
 			`"macTableManager": "libvirt" on every port of a VLAN-aware bridge, if that is too much`)
