@@ -34,7 +34,7 @@ var disturbances = []disturbance{
 	{`port "PORT" is missing`, inHost, "ip link set PORT down; ip link set PORT name other", anyMode},
 	{`bridge is br9, want br0`, inHost, "ip link add br9 type bridge; ip link set PORT master br9", anyMode},
 	{`bridge is none, want br0`, inHost, "ip link set PORT nomaster", anyMode},
-	{`port "PORT": up is off, want on`, inHost, "ip link set PORT down", anyMode},
+	{`port "PORT": link is down, want up`, inHost, "ip link set PORT down", anyMode},
 	{`port "PORT": MAC is 02:00:00:00:00:99, want fe:54:00:12:34:56`, inHost, "ip link set PORT address 02:00:00:00:00:99", anyMode},
 	{`port "PORT": MTU is 1300, want 1500`, inHost, "ip link set PORT mtu 1300", anyMode},
 	{`port "PORT": alias is "mine"`, inHost, "ip link set PORT alias mine", anyMode},
@@ -52,10 +52,10 @@ var disturbances = []disturbance{
 	{`FDB entry 52:54:00:12:34:56: state is learned, want static`, inHost, "bridge link set dev PORT learning on; bridge fdb replace 52:54:00:12:34:56 dev PORT master dynamic", podModes},
 	{`FDB entry 52:54:00:12:34:56: port is up0, want PORT`, inHost, "bridge fdb replace 52:54:00:12:34:56 dev up0 master static sticky", anyMode},
 	{`pod interface "POD" is missing`, inPod, "ip link del POD", podModes},
-	{`pod interface "POD": up is off, want on`, inPod, "ip link set POD down", podModes},
+	{`pod interface "POD": link is down, want up`, inPod, "ip link set POD down", podModes},
 	{`pod interface "POD": MAC is 02:00:00:00:00:99, want 52:54:00:12:34:56`, inPod, "ip link set POD address 02:00:00:00:00:99", podModes},
 	{`pod interface "POD": MTU is 1300, want 1400`, inPod, "ip link set POD mtu 1300", podModes},
-	{`pod interface "POD": IPv6 disabled is off, want on`, inPod, "sysctl -qw net.ipv6.conf.POD.disable_ipv6=0", tapOnly},
+	{`pod interface "POD": IPv6 is on, want off`, inPod, "sysctl -qw net.ipv6.conf.POD.disable_ipv6=0", tapOnly},
 	{`pod interface "POD": addresses is 10.0.0.1/24, want none`, inPod, "ip addr add 10.0.0.1/24 dev POD", tapOnly},
 	{`redirect from pod interface to tap is off, want on`, inPod, "tc filter del dev POD ingress; tc filter add dev POD ingress protocol all u32 match u32 0 0 action mirred egress redirect dev lo", tapOnly},
 	{`redirect from pod interface to tap is off, want on`, inPod, "tc filter del dev POD ingress; tc filter add dev POD ingress pref 1 protocol ip u32 match u32 0 0 action mirred egress redirect dev TAP", tapOnly},
@@ -63,7 +63,7 @@ var disturbances = []disturbance{
 	{`redirect from tap to pod interface is off, want on`, inPod, "tc filter del dev TAP ingress", tapOnly},
 	{`tap "TAP" is missing`, inPod, "ip link del TAP", tapOnly},
 	{`tap "TAP" is missing`, inPod, "ip link set TAP down; ip link set TAP name other", tapOnly},
-	{`tap "TAP": up is off, want on`, inPod, "ip link set TAP down", tapOnly},
+	{`tap "TAP": link is down, want up`, inPod, "ip link set TAP down", tapOnly},
 	{`tap "TAP": MAC is 02:00:00:00:00:99, want fe:54:00:12:34:56`, inPod, "ip link set TAP address 02:00:00:00:00:99", tapOnly},
 	{`tap "TAP": MTU is 1300, want 1400`, inPod, "ip link set TAP mtu 1300", tapOnly},
 	{`tap owner is 1, want 107`, inPod, "ip link del TAP; ip tuntap add dev TAP mode tap user 1 group 108 multi_queue", tapOnly},
@@ -73,7 +73,7 @@ var disturbances = []disturbance{
 	{`port "PORT": queue is noqueue, want tbf`, inHost, "tc qdisc del dev PORT root", podModes},
 	{`tap "TAP": queue is tbf of 80000000 bit/s, burst 16000000 bit, backlog 3000000 bytes, want noqueue`, inPod, "tc qdisc replace dev TAP root tbf rate 80mbit burst 2000000 limit 3000000", tapOnly},
 	{`ifb "IFB" is missing`, inHost, "ip link del IFB", anyMode},
-	{`ifb "IFB": up is off, want on`, inHost, "ip link set IFB down", anyMode},
+	{`ifb "IFB": link is down, want up`, inHost, "ip link set IFB down", anyMode},
 	{`ifb "IFB": queue is tbf of 80000000 bit/s`, inHost, "tc qdisc replace dev IFB root tbf rate 80mbit burst 2000000 limit 3000000", anyMode},
 	{`redirect from port to ifb is off, want on`, inHost, "tc qdisc del dev PORT ingress", anyMode},
 	{`ipSpoofChk is off, want on`, inHost, "nft delete table bridge tapbridge", anyMode},
@@ -117,7 +117,7 @@ func TestAllDriftsAtOnce(t *testing.T) {
 		}
 		want := named(`port "PORT": MAC is 02:00:00:00:00:99, want fe:54:00:12:34:56
 port "PORT": MTU is 1300, want 1500
-port "PORT": up is off, want on
+port "PORT": link is down, want up
 port "PORT": alias is "mine", want "`+a.Record()+`"
 learning is on, want off
 unicast flood is on, want off

@@ -243,6 +243,11 @@ func TestNotAnObject(t *testing.T) {
 			t.Errorf("ParseHeader(%q): %v, want ErrDecode", stdin, err)
 		}
 	}
+	for _, stdin := range []string{"{", `{"a":1`, `{"a":{"b"`, `{"a":"x`} {
+		if _, err := config.ParseHeader([]byte(stdin)); err == nil || !strings.Contains(err.Error(), "it ends too early") {
+			t.Errorf("ParseHeader(%q): %v", stdin, err)
+		}
+	}
 }
 
 func TestNames(t *testing.T) {

@@ -23,7 +23,7 @@ func parseObject(data []byte) (o object, repeated string, err error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	open, err := dec.Token()
 	if err != nil {
-		return nil, "", fmt.Errorf("%w: %w", ErrDecode, err)
+		return nil, "", undecodable(err)
 	}
 	if open != json.Delim('{') {
 		return nil, "", fmt.Errorf("%w: want a JSON object", ErrDecode)
@@ -40,7 +40,7 @@ func parseObject(data []byte) (o object, repeated string, err error) {
 		o[key] = value
 	}
 	if _, err := dec.Token(); err != nil {
-		return nil, "", fmt.Errorf("%w: %w", ErrDecode, err)
+		return nil, "", undecodable(err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, "", fmt.Errorf("%w: something follows its end", ErrDecode)
@@ -48,14 +48,22 @@ func parseObject(data []byte) (o object, repeated string, err error) {
 	return o, repeated, nil
 }
 
+// undecodable says what io.EOF means to somebody who has cut a file short.
+func undecodable(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: it ends too early: %w", ErrDecode, err)
+	}
+	return fmt.Errorf("%w: %w", ErrDecode, err)
+}
+
 func member(dec *json.Decoder) (key string, value json.RawMessage, err error) {
 	token, err := dec.Token()
 	if err != nil {
-		return "", nil, fmt.Errorf("%w: %w", ErrDecode, err)
+		return "", nil, undecodable(err)
 	}
 	key = token.(string) // nothing else can stand here in an object
 	if err := dec.Decode(&value); err != nil {
-		return "", nil, fmt.Errorf("%w: key %q: %w", ErrDecode, key, err)
+		return "", nil, undecodable(fmt.Errorf("key %q: %w", key, err))
 	}
 	return key, value, nil
 }

@@ -125,11 +125,18 @@ func (d *Drift) device(role string, want, got *Device) {
 	compare(d, what.its("kind"), want.Kind, got.Kind)
 	compare(d, what.its("MAC"), want.MAC, got.MAC)
 	compare(d, what.its("MTU"), want.MTU, got.MTU)
-	compare(d, what.its("up"), want.Up, got.Up)
-	compare(d, what.its("IPv6 disabled"), want.Muted, got.Muted)
+	compare(d, what.its("link"), link(want.Up), link(got.Up))
+	compare(d, what.its("IPv6"), !want.Muted, !got.Muted)
 	d.queue(what, want.Queue, got.Queue)
 	compare(d, what.its("addresses"), want.Addresses, got.Addresses)
 	d.record(what, want.Record, got.Record)
+}
+
+func link(up bool) string {
+	if up {
+		return "up"
+	}
+	return "down"
 }
 
 func (d *Drift) queue(what part, want, got *shape.Queue) {

@@ -272,7 +272,7 @@ func TestDiffNamesThePortOnce(t *testing.T) {
 		says  string
 	}{
 		{a.Want(), func(p *port.Port) { p.End = nil }, `port "` + name + `" is missing`},
-		{a.Want(), func(p *port.Port) { p.End.MTU, p.End.Up = 1300, false }, `port "` + name + `": MTU is 1300, want 1500; up is off, want on`},
+		{a.Want(), func(p *port.Port) { p.End.MTU, p.End.Up = 1300, false }, `port "` + name + `": MTU is 1300, want 1500; link is down, want up`},
 		{a.Want(), func(p *port.Port) { p.End.Record = "a; b" }, `port "` + name + `": alias is "a; b", want "` + a.Record() + `"`},
 		{a.WantPromoted(), func(p *port.Port) { p.Bridge.Learning = true }, `port "` + name + `": learning is on, want off`},
 		{a.WantPromoted(), func(p *port.Port) { p.End.MTU = 1300 }, `port "` + name + `": port "` + a.PromotedName() + `": MTU is 1300, want 1500`},

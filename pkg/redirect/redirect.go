@@ -1,6 +1,7 @@
 package redirect
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -40,7 +41,7 @@ func (p Pair) String() string {
 	if p.Out == p.In {
 		return string(p.Out)
 	}
-	return fmt.Sprintf("out %s, in %s", p.Out, p.In)
+	return fmt.Sprintf("out %s, in %s", cmp.Or(p.Out, "none"), cmp.Or(p.In, "none"))
 }
 
 // direction is one half of a redirect.
