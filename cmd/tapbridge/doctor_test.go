@@ -81,6 +81,7 @@ func TestDoctor(t *testing.T) {
 		{"bridge gone", "ip link del br0", "port PORT", "bridge is none, want br0", "put bridge br0 right first; then start tapbridge-agent"},
 		{"port of a bridge that is down", "ip link set br0 down", "port PORT", "bridge br0 is down", "ip link set br0 up"},
 		{"port of a small bridge", "ip link set br0 mtu 1400", "port PORT", "bridge br0 has MTU 1400, less than the guest's 1500", "ip link set br0 mtu 1500"},
+		{"port renamed", "ip link set PORT down; ip link set PORT name foo0", "port foo0", `name is "foo0", want "` + patientPort + `"`, "start tapbridge-agent"},
 		{"record lost", "ip link set PORT alias mine", "port PORT", `alias is "mine"`, "delete the pod, or DEL and ADD again"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

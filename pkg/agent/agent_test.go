@@ -85,6 +85,13 @@ func TestEachDriftIsRepaired(t *testing.T) {
 		if last.Port != a.PortName() || last.Container != a.ContainerID || last.Bridge != "br0" || len(last.Differences) == 0 || (last.Side == "pod") != d.pod {
 			t.Errorf("%s: logged as %+v", d.command, last)
 		}
+		if strings.HasSuffix(d.command, "PORT name other") {
+			n.await("a line that tells the other name", func() bool {
+				return slices.ContainsFunc(n.log.with("repaired")[logged:], func(l line) bool {
+					return slices.Contains(l.Differences, named(`name is "other", want "PORT"`, a))
+				})
+			})
+		}
 	}
 	n.sh(n.host, "ip link del br9")
 	if diff := nstest.Diff(before, n.world()); diff != "" {

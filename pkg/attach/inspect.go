@@ -176,7 +176,7 @@ func (s *Site) inspect(in Inspected, path string) (Inspected, error) {
 		in.InPod = differencesOf(port.Diff(wanted(want, PodSide), wanted(got, PodSide))).Texts()
 		want, got = wanted(want, HostSide), wanted(got, HostSide)
 	}
-	if in.Drift = differencesOf(port.Diff(want, got)).Texts(); len(in.Drift) > 0 {
+	if in.Drift = a.named(differencesOf(port.Diff(want, got))).Texts(); len(in.Drift) > 0 {
 		lasting, err := site.lasting(in, want, got)
 		if err != nil {
 			return in, err
@@ -223,8 +223,8 @@ func (s *Site) bridgeOf(a port.Attachment) (bridge.Bridge, bool, error) {
 
 // lasting are the differences that are left after a Repair of both sides: it makes no
 // device but an ifb, does not change who may open a tap, and leaves Kata's file and the MTU
-// of the pod interface to others. The addresses of a guest that is
-// guarded no more are known to an agent at most that has seen them before.
+// of the pod interface to others. The addresses of a guest that is guarded no more are known
+// to an agent at most that has seen them before.
 func (s *Site) lasting(in Inspected, want, got port.Port) ([]string, error) {
 	after := want.Like(got)
 	after.DAN = got.DAN

@@ -3,6 +3,7 @@ package attach
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
@@ -40,7 +41,7 @@ const repairWait = time.Second
 // Repaired is what Repair has found and done.
 type Repaired struct {
 	Found port.Differences // none: somebody else has put it right, or removed it
-	Left  port.Differences // those that are still there
+	Left  port.Differences // those of Found that are still there; what has come meanwhile is an event of its own
 	Acted bool             // something was changed
 	Gone  bool             // a device in the pod is missing, or a stranger's is in its place: a new pod has it again
 }
@@ -65,8 +66,8 @@ func (s *Site) Repair(p Attached, side Side) (r Repaired, err error) {
 		}
 		err := w.repair()
 		r.Acted, r.Gone = w.acted, w.gone
-		var lookErr error
-		r.Left, lookErr = w.look()
+		now, lookErr := w.look()
+		r.Left = slices.DeleteFunc(now, func(d port.Difference) bool { return !slices.Contains(found, d) })
 		return errors.Join(err, ignoreMissing(lookErr))
 	})
 	return r, err
@@ -119,7 +120,17 @@ func (s *Site) compare(p Attached, side Side) (want, got port.Port, differences 
 	}
 	tolerate(p, &want, &got)
 	want = want.Like(got)
-	return want, got, differencesOf(port.Diff(want, got)), nil
+	return want, got, p.named(differencesOf(port.Diff(want, got))), nil
+}
+
+// named says of a port that somebody has renamed just that: by its own name it is missing.
+func (p Attached) named(d port.Differences) port.Differences {
+	const whole = "port" // the Field where all of it is missing
+	i := slices.IndexFunc(d, func(one port.Difference) bool { return one.Field == whole })
+	if i >= 0 && p.Port.Index != 0 && p.Port.Name != p.PortName() {
+		d[i] = port.Difference{Text: fmt.Sprintf("name is %q, want %q", p.Port.Name, p.PortName()), Field: "port name"}
+	}
+	return d
 }
 
 func differencesOf(err error) port.Differences {
