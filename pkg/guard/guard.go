@@ -167,7 +167,9 @@ func removeSome(c *rtnl.Conn, names []string) error {
 // removeOnce takes the table away in the transaction in which the last port goes,
 // so that nobody who is killed leaves it. The kernel does not count elements
 // that go in the same transaction, so sets must be removed with all that is in
-// them; hence only if nothing has changed since they were read.
+// them; hence only if nothing has changed since they were read. Where a chain or set of
+// ours is missing, because another version or somebody has made the table so, it is
+// made for that.
 func removeOnce(c *rtnl.Conn, names []string) error {
 	if len(names) == 1 { // one request is enough where there is nothing to do
 		if there, err := guarded(c, names[0]); err != nil || !there {
@@ -184,6 +186,9 @@ func removeOnce(c *rtnl.Conn, names []string) error {
 	}
 	if !others {
 		err := nft.CommitSince(namespace(c), generation, undefine()...)
+		if nft.Refused(err, unix.ENOENT) {
+			err = nft.CommitSince(namespace(c), generation, append(define(), undefine()...)...)
+		}
 		if theirs := nft.Refused(err, unix.EBUSY); !theirs { // no chain or set of somebody's own is in it
 			return err
 		}

@@ -160,6 +160,27 @@ func TestCloseMendsTheRules(t *testing.T) {
 	}
 }
 
+// The last port goes with the table also where that lacks a chain or a set, as one that
+// an older version has made does.
+func TestRemoveOfAnotherVersion(t *testing.T) {
+	for _, missing := range []string{"chain bridge tapbridge guests_igmp", "set bridge tapbridge ipv6"} {
+		t.Run(missing, func(t *testing.T) {
+			n := newNode(t)
+			n.inside(func(c *rtnl.Conn) error {
+				err := errors.Join(Close(c, one, guest, "10.0.0.2"), Close(c, other, guest, ""))
+				for _, chain := range chains {
+					n.nft("flush chain bridge tapbridge " + chain)
+				}
+				n.nft("delete " + missing)
+				return errors.Join(err, Remove(c, other), Remove(c, one))
+			})
+			if left := n.nft("list ruleset"); left != "" {
+				t.Errorf("left is %s", left)
+			}
+		})
+	}
+}
+
 // Nobody who is killed can leave the table without a port: it comes with the first
 // and goes with the last, each in one transaction, at which the kernel counts one
 // generation more.
