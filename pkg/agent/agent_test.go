@@ -15,6 +15,7 @@ import (
 	"github.com/tapbridge/tapbridge/internal/nstest"
 	"github.com/tapbridge/tapbridge/pkg/attach"
 	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/shape"
 )
 
 // drift is what somebody does to a port.
@@ -293,6 +294,26 @@ func TestPodsAreComparedInPortions(t *testing.T) {
 		for i, after := range []time.Duration{0, time.Hour / 3, time.Hour * 2 / 3} {
 			k.compareDue(begin.Add(after + time.Minute))
 			count(6, 3+float64(i)+1)
+		}
+	})
+}
+
+// A record that was overwritten while events were lost is restored like others: the port is
+// not among those that have one, and nothing else speaks of it.
+func TestRecordLostUnheard(t *testing.T) {
+	eachMode(t, func(n *node, a port.Attachment) {
+		a.ToGuest, a.FromGuest = shape.Limit{}, shape.Limit{} // an ifb has the record as well
+		n.apply(a)
+		before := n.world()
+		n.site(func(s *attach.Site) {
+			k := newKeeper(s, Options{Interval: time.Hour, Log: slog.New(slog.NewJSONHandler(n.log, nil))})
+			k.compareAll(true)
+			n.sh(n.host, named("ip link set PORT alias mine; bridge link set dev PORT learning on", a))
+			k.compareAll(true)
+			k.compareDue(time.Now())
+		})
+		if diff := nstest.Diff(before, n.world()); diff != "" {
+			n.Errorf("the world is not what it was:\n%s", diff)
 		}
 	})
 }

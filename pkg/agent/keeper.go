@@ -126,7 +126,13 @@ func (k *keeper) rememberAll(all []attach.Attached, unrecorded []rtnl.Link) []st
 		k.remember(p)
 	}
 	for name := range k.ports {
-		if !there[name] && !slices.ContainsFunc(unrecorded, func(l rtnl.Link) bool { return l.Name == name }) {
+		switch {
+		case there[name]:
+		case slices.ContainsFunc(unrecorded, func(l rtnl.Link) bool { return l.Name == name }): // compared with what it had
+			for _, side := range sides {
+				k.add(part{name, side}, time.Now())
+			}
+		default:
 			k.gone(name)
 		}
 	}
