@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -223,26 +224,69 @@ func TestBridgeThatIsDown(t *testing.T) {
 	}
 }
 
-// Somebody who undoes every repair is told, and left to it more and more.
+// Somebody who undoes every repair is told, and left to it more and more; also where he
+// writes another value each time.
 func TestFightEnds(t *testing.T) {
 	t.Parallel()
-	n, a := newNode(t), wish(port.Veth)
-	n.apply(a)
-	n.keep(false)
-	end := time.Now().Add(3 * time.Second)
-	for time.Now().Before(end) {
-		if len(n.wrong(a)) == 0 {
-			n.sh(n.host, named("bridge link set dev PORT learning on", a))
-		}
-		time.Sleep(5 * time.Millisecond)
+	for what, disturb := range map[string]func(round int) string{
+		"the same value": func(int) string { return "bridge link set dev PORT learning on" },
+		"another value":  func(round int) string { return fmt.Sprintf("ip link set PORT mtu %d", 1300+round) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			n, a := newNode(t), wish(port.Veth)
+			n.apply(a)
+			n.keep(false)
+			end := time.Now().Add(3 * time.Second)
+			for round := 0; time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+				if len(n.wrong(a)) == 0 {
+					n.sh(n.host, named(disturb(round), a))
+					round++
+				}
+			}
+			if len(n.log.with("another program")) == 0 {
+				t.Errorf("nothing was said of it:\n%s", n.log)
+			}
+			if repairs := len(n.log.with("repaired")); repairs < patience || repairs > patience+3 {
+				t.Errorf("%d repairs in 3 s, want %d and some after a pause", repairs, patience)
+			}
+			n.awaitRepair(a, "the last disturbance")
+		})
 	}
-	if len(n.log.with("another program")) == 0 {
-		t.Errorf("nothing was said of it:\n%s", n.log)
+}
+
+// What cannot be repaired, and changes all the time, is not told all the time: root in a pod
+// can do so, and with -observe-only whoever changes anything.
+func TestReportsEnd(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		observeOnly bool
+		drift       drift
+		back        string
+	}{
+		"a stranger's tap": {false, drift{true, "ip link del TAP"}, "ip tuntap add TAP mode tap"},
+		"observed":         {true, drift{false, "bridge link set dev PORT learning on"}, "bridge link set dev PORT learning off"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n, a := newNode(t), wish(port.Tap)
+			n.apply(a)
+			n.keep(c.observeOnly)
+			ns := n.host
+			if c.drift.pod {
+				ns = n.pod
+			}
+			for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(2 * debounce) {
+				n.sh(ns, named(c.drift.command, a))
+				time.Sleep(2 * debounce)
+				n.sh(ns, named(c.back, a))
+			}
+			told := len(n.log.with("cannot be repaired")) + len(n.log.with("not as it should be"))
+			if told <= patience || told > patience+3 || len(n.log.with("another program keeps changing")) == 0 {
+				t.Errorf("%d reports in 3 s, want more than %d and some after a pause:\n%s", told, patience, n.log)
+			}
+		})
 	}
-	if repairs := len(n.log.with("repaired")); repairs < patience || repairs > patience+3 {
-		t.Errorf("%d repairs in 3 s, want %d and some after a pause", repairs, patience)
-	}
-	n.awaitRepair(a, "the last disturbance")
 }
 
 func TestPace(t *testing.T) {
@@ -251,18 +295,18 @@ func TestPace(t *testing.T) {
 	now := time.Now()
 	var pauses []time.Duration
 	for range patience + 12 {
-		pause := p.repaired(port.Differences{{Text: "a"}}, now)
+		pause := p.disturbed([]string{"a"}, now)
 		pauses = append(pauses, pause/time.Second)
 		now = now.Add(pause + 50*time.Millisecond)
 	}
 	if want := []time.Duration{0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300}; !slices.Equal(pauses, want) {
 		t.Errorf("pauses of %d s, want %d", pauses, want)
 	}
-	if pause := p.repaired(port.Differences{{Text: "b"}}, now); pause != 0 {
-		t.Errorf("another difference: pause %v", pause)
+	if pause := p.disturbed([]string{"b"}, now); pause != 0 {
+		t.Errorf("another field: pause %v", pause)
 	}
 	now = now.Add(longestPause + 2*calm)
-	if pause := p.repaired(port.Differences{{Text: "a"}}, now); pause != 0 || len(p.rounds) != 1 {
+	if pause := p.disturbed([]string{"a"}, now); pause != 0 || len(p.rounds) != 1 {
 		t.Errorf("after a calm: pause %v, %v", pause, p.rounds)
 	}
 }

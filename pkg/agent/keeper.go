@@ -301,14 +301,13 @@ func (k *keeper) passing(site *attach.Site, p attach.Attached, side attach.Side)
 }
 
 func (k *keeper) repaired(p attach.Attached, side attach.Side, r attach.Repaired, err error) {
-	w := part{p.PortName(), side}
-	s, log := k.stateOf(w), k.about(p, side)
+	s := k.stateOf(part{p.PortName(), side})
 	done := without(r.Found, r.Left)
 	if r.Acted && len(done) > 0 {
 		s.repairs++
 		k.repairs++
 		k.Metrics.repaired(side, done)
-		log.Info("repaired", "differences", done, "repairs", s.repairs)
+		k.about(p, side).Info("repaired", "differences", done, "repairs", s.repairs)
 	} else {
 		done = r.Found // in vain
 	}
@@ -323,11 +322,18 @@ func (k *keeper) repaired(p attach.Attached, side attach.Side, r attach.Repaired
 	if !r.Acted {
 		return
 	}
-	if pause := s.repaired(done, time.Now()); pause > 0 {
-		k.Metrics.pauses.WithLabelValues(string(side)).Inc()
-		log.Warn("another program undoes every repair, or it has no effect: this side of the port is left alone for a while", "pause", pause, "differences", done)
-		k.add(w, s.until)
+	k.leaveAlone(p, side, s.disturbed(fieldsOf(done), time.Now()), "another program undoes every repair, or it has no effect", "differences", done)
+}
+
+// leaveAlone says that a side of a port is left alone for the pause, if there is one.
+func (k *keeper) leaveAlone(p attach.Attached, side attach.Side, pause time.Duration, because string, words ...any) {
+	if pause == 0 {
+		return
 	}
+	w := part{p.PortName(), side}
+	k.Metrics.pauses.WithLabelValues(string(side)).Inc()
+	k.about(p, side).With("pause", pause).Warn(because+": this side of the port is left alone for a while", words...)
+	k.add(w, k.stateOf(w).until)
 }
 
 func without(all, some port.Differences) port.Differences {

@@ -44,7 +44,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "tapbridge_agent_unrepairable_total", Help: "Times that something was found that cannot be repaired; once until it changes.",
 		}, []string{"side"}),
 		pauses: with.NewCounterVec(prometheus.CounterOpts{
-			Name: "tapbridge_agent_pauses_total", Help: "Times that a side of a port was left alone for a while because another program undoes every repair.",
+			Name: "tapbridge_agent_pauses_total", Help: "Times that a side of a port was left alone for a while because another program undoes every repair, or keeps changing what is wrong.",
 		}, []string{"side"}),
 		comparisons: with.NewCounterVec(prometheus.CounterOpts{
 			Name: "tapbridge_agent_comparisons_total", Help: "Comparisons of one side of one port.",

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"log/slog"
+	"time"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/attach"
@@ -34,6 +35,7 @@ func (k *keeper) report(p attach.Attached, side attach.Side, found port.Differen
 		k.Metrics.unrepairable.WithLabelValues(string(side)).Inc()
 		log.Warn("cannot be repaired")
 	}
+	k.leaveAlone(p, side, s.disturbed([]string{reports}, time.Now()), "another program keeps changing what is wrong")
 }
 
 func (k *keeper) settled(p attach.Attached, side attach.Side) {
