@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"context"
 	"log/slog"
+	"strconv"
 	"testing"
 	"time"
 
@@ -62,6 +64,41 @@ func TestDeletedPortIsForgotten(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// While the kernel takes its time to end a pod's namespace, a port in it is there and its pod
+// cannot be entered: that is nothing to be told.
+func TestPodsEndUnspoken(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go n.host.Do(func() {
+		defer close(ended)
+		s, err := attach.Open()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer s.Close()
+		k := newKeeper(s, Options{Interval: time.Hour, Log: slog.New(slog.NewJSONHandler(n.log, nil))})
+		for ctx.Err() == nil || len(k.ports) > 0 {
+			k.compareAll(true)
+		}
+	})
+	t.Run("pods", func(t *testing.T) {
+		for i := range 20 {
+			n.pod = nstest.New(t)
+			a := wish(port.Tap)
+			a.ID, a.Guest[5] = port.ID{ContainerID: "4f5c", IfName: "net" + strconv.Itoa(i)}, byte(i)
+			n.apply(a)
+		}
+	})
+	cancel()
+	<-ended
+	if said := n.log.with(""); len(said) > 0 {
+		t.Errorf("logged:\n%s", n.log)
 	}
 }
 

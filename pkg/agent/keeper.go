@@ -37,6 +37,7 @@ type keeper struct {
 // state is what has become of a part so far.
 type state struct {
 	pace
+	entry
 	repairs int
 	said    string // what was reported last, and still holds
 }
@@ -204,23 +205,27 @@ func (k *keeper) compareBy(host *attach.Site, p attach.Attached, side attach.Sid
 	if side == attach.HostSide {
 		defer k.follow(p, now)
 	}
-	if until := k.stateOf(w).until; now.Before(until) {
-		k.add(w, until)
+	s := k.stateOf(w)
+	if now.Before(s.until) {
+		k.add(w, s.until)
 		return
 	}
 	err := k.on(host, p, side, func(site *attach.Site) error { return k.keep(site, p, side) })
-	if errors.Is(err, attach.ErrBusy) {
+	switch {
+	case errors.Is(err, attach.ErrBusy):
 		k.add(w, time.Now().Add(again))
-	} else if err != nil && k.stands(p) {
+	case s.mayEnd(err):
+		k.add(w, time.Now().Add(afterwards))
+	case err != nil && k.stands(p):
 		k.report(p, side, nil, err)
 	}
 }
 
-// stands reports whether a port is still there: one that goes while it is looked at
-// is an error that nobody needs to know.
+// stands reports whether a port is still there, and stays: one that goes while it is
+// looked at, or is about to go with its pod, is an error that nobody needs to know.
 func (k *keeper) stands(p attach.Attached) bool {
 	_, there, err := k.site.Seek(p)
-	return there || err != nil
+	return err != nil || there && !k.site.PodEnds(p)
 }
 
 // find sees a port for the first time, or again. One that has gone is forgotten.
@@ -277,8 +282,8 @@ func (k *keeper) keep(site *attach.Site, p attach.Attached, side attach.Side) er
 	if errors.Is(err, attach.ErrBusy) {
 		return err
 	}
-	if err != nil && !k.stands(p) {
-		return nil // removed meanwhile
+	if (err != nil || len(r.Left) > 0) && !k.stands(p) {
+		return nil
 	}
 	k.repaired(p, side, r, err)
 	if side == attach.HostSide && (err != nil || len(without(r.Found, r.Left)) < len(r.Found)) {

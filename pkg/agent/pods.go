@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"time"
 
 	"github.com/tapbridge/tapbridge/pkg/attach"
 )
@@ -45,4 +46,20 @@ func (p *podPaths) search() {
 			p.missed[id] = true
 		}
 	}
+}
+
+// entry is since when a pod cannot be entered; zero: it can.
+type entry struct{ refused time.Time }
+
+// mayEnd reports whether err is for want of a way into a pod, and has not lasted: nothing
+// leads into one that is about to end.
+func (e *entry) mayEnd(err error) bool {
+	if !errors.Is(err, attach.ErrNoPod) {
+		e.refused = time.Time{}
+		return false
+	}
+	if e.refused.IsZero() {
+		e.refused = time.Now()
+	}
+	return time.Since(e.refused) < afterwards
 }

@@ -33,6 +33,7 @@ type promoter struct {
 
 // lift is what is remembered of one tap.
 type lift struct {
+	entry
 	waits  bool          // for the guest's first frame: a VMM is there, and the tap is in the pod
 	frames uint64        // that came before; the counter outlives a VMM
 	since  time.Time     // of the last promotion
@@ -142,8 +143,8 @@ func (k *keeper) promote(p attach.Attached, l *lift) {
 		return err
 	})
 	log := k.about(p, attach.HostSide)
-	if _, there, seekErr := k.site.Seek(p); seekErr == nil && !there {
-		return // removed meanwhile
+	if !k.stands(p) {
+		return
 	}
 	switch {
 	case errors.Is(err, attach.ErrBusy):
@@ -168,6 +169,9 @@ func (k *keeper) demote(p attach.Attached, l *lift, because string) {
 	switch {
 	case errors.Is(err, attach.ErrBusy):
 		k.add(part{p.PortName(), attach.HostSide}, time.Now().Add(again))
+	case l.mayEnd(err):
+		k.add(part{p.PortName(), attach.HostSide}, time.Now().Add(afterwards))
+	case err != nil && !k.stands(p): // what is left of it is removed when it has gone
 	case err != nil:
 		k.Metrics.unpromoted.Inc()
 		if l.stuck != err.Error() {

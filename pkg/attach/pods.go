@@ -119,3 +119,13 @@ func (s *Site) nsID(path string) (int, error) {
 	defer ns.Close()
 	return s.host.NSID(rtnl.Namespace(ns))
 }
+
+// PodEnds reports whether the pod's network namespace is ending, so that p will go with it:
+// the kernel answers for it no more, and takes its time.
+func (s *Site) PodEnds(p Attached) bool {
+	if p.Port.NetNsID < 0 {
+		return false
+	}
+	_, err := s.host.Behind(p.Port.NetNsID).Links()
+	return rtnl.IsNotExist(err)
+}
