@@ -22,9 +22,12 @@ type stray struct {
 	said  bool
 }
 
-// askRuntime asks now and again until ctx ends: often enough for the grace period, and
-// not in the loop, because a runtime may be slow. Nothing comes where there is nobody to
-// ask.
+// pauseBetween answers of the runtime is short enough for the grace period, and for an
+// alert: that a runtime cannot be asked is known by how often it could not be.
+func pauseBetween(after time.Duration) time.Duration { return min(after/5, time.Minute) }
+
+// askRuntime asks now and again until ctx ends, and not in the loop, because a runtime
+// may be slow. Nothing comes where there is nobody to ask.
 func askRuntime(ctx context.Context, o Options) <-chan sandboxes {
 	answers := make(chan sandboxes)
 	if o.Sandboxes == nil {
@@ -38,7 +41,7 @@ func askRuntime(ctx context.Context, o Options) <-chan sandboxes {
 				return
 			}
 			select {
-			case <-time.After(o.SweepAfter / 5):
+			case <-time.After(pauseBetween(o.SweepAfter)):
 			case <-ctx.Done():
 				return
 			}

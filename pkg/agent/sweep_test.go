@@ -34,6 +34,16 @@ func (n *node) swept(o Options, f func(answer func(after time.Duration, err erro
 	})
 }
 
+// The alert TapbridgeRuntimeSilent wants more than five errors in 15 minutes, however long
+// the grace period is; asking takes up to ten seconds.
+func TestRuntimeIsAskedOftenEnough(t *testing.T) {
+	for _, after := range []time.Duration{time.Second, grace, 15 * time.Minute, 24 * time.Hour} {
+		if pause := pauseBetween(after); pause > after/5 || 6*(pause+10*time.Second) > 15*time.Minute {
+			t.Errorf("sweep after %v: asked every %v", after, pause)
+		}
+	}
+}
+
 // A port goes when the runtime has not known its sandbox for the grace period, and
 // nothing else goes. The world is then as if DEL had been called.
 func TestSweep(t *testing.T) {
