@@ -8,7 +8,7 @@ import (
 // Health tells others how an agent is. The zero value is that of one that has not
 // begun.
 type Health struct {
-	turned atomic.Int64 // when the loop last did something, in nanoseconds since 1970
+	turned atomic.Pointer[time.Time] // when the loop last did something; nil: it has not begun
 	ready  atomic.Bool
 }
 
@@ -18,7 +18,12 @@ func (h *Health) Ready() bool { return h.ready.Load() }
 // Alive reports whether the agent has got on within that time. It does at least
 // every interval.
 func (h *Health) Alive(within time.Duration) bool {
-	return time.Since(time.Unix(0, h.turned.Load())) < within
+	last := h.turned.Load()
+	return last != nil && time.Since(*last) < within
 }
 
-func (h *Health) turn() { h.turned.Store(time.Now().UnixNano()) }
+// turn keeps the monotonic reading: the node's clock may be set meanwhile.
+func (h *Health) turn() {
+	now := time.Now()
+	h.turned.Store(&now)
+}
