@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -85,7 +87,7 @@ func (k *keeper) heard(v voice) {
 		if k.strangers[v.port]++; k.strangers[v.port] > 1 {
 			return // once is enough
 		}
-		k.about(p, attach.HostSide).Warn("another address than the guest's has spoken on a port that waits", "mac", v.mac.String())
+		k.tellTurn(p, slog.LevelWarn, "another address than the guest's has spoken on a port that waits", "mac", v.mac.String())
 	}
 }
 
@@ -163,7 +165,7 @@ func (k *keeper) activate(p attach.Attached, at time.Time) (running bool, err er
 	k.Metrics.activation.Observe(took.Seconds())
 	k.states[p.PortName()] = attach.Running
 	delete(k.strangers, p.PortName())
-	k.about(p, attach.HostSide).Info("the guest has spoken: it has its entry", "took", took)
+	k.tellTurn(p, slog.LevelInfo, "the guest has spoken: it has its entry", "took", took)
 	return true, nil
 }
 
@@ -179,7 +181,25 @@ func (k *keeper) withdraw(p attach.Attached) (running bool, err error) {
 func (k *keeper) withdrew(p attach.Attached) {
 	k.withdrawals++
 	k.Metrics.withdrawals.Inc()
-	k.about(p, attach.HostSide).Info("the VMM has gone: the guest's entry is taken out")
+	k.tellTurn(p, slog.LevelInfo, "the VMM has gone: the guest's entry is taken out")
+}
+
+// tellTurn is not for every turn of a VMM that comes and goes as fast as it likes; how many
+// there were is counted. Each message has its own pace: one does not hide another.
+func (k *keeper) tellTurn(p attach.Attached, level slog.Level, message string, more ...any) {
+	now := time.Now()
+	s := k.stateOf(part{p.PortName(), attach.HostSide})
+	if s.turns[message] == nil {
+		s.turns[message] = &pace{}
+	}
+	turns := s.turns[message]
+	if now.Before(turns.until) {
+		return
+	}
+	if pause := turns.disturbed([]string{reports}, now); pause > 0 {
+		more = append(more, "quiet", pause)
+	}
+	k.about(p, attach.HostSide).Log(context.Background(), level, message, more...)
 }
 
 // publishFollowed tells how many guests are waited for, and how many run.

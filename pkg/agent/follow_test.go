@@ -152,6 +152,26 @@ func (g *followed) entry() string {
 	return ""
 }
 
+// A VMM that comes and goes as fast as it likes does not fill the log.
+func TestTurnsAreNotAllTold(t *testing.T) {
+	t.Parallel()
+	g := newFollowed(t, port.Tap, false)
+	g.keep(false)
+	g.start()
+	const rounds = 20
+	for range rounds {
+		g.boot()
+		g.speak()
+		g.awaitRunning(true)
+		g.vmm.Close()
+		g.awaitRunning(false)
+	}
+	told := len(g.log.with("the guest has spoken")) + len(g.log.with("the VMM has gone"))
+	if told <= patience || told > rounds {
+		t.Errorf("%d turns are told of %d, want some more than %d", told, 2*rounds, patience)
+	}
+}
+
 // An agent that is started again goes on from what the kernel has.
 func TestFollowingResumes(t *testing.T) {
 	eachFollowed(t, func(g *followed) {

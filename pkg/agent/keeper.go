@@ -38,6 +38,7 @@ type keeper struct {
 type state struct {
 	pace
 	entry
+	turns   map[string]*pace // of the guest's coming and going, as it is told, by message
 	repairs int
 	said    string // what was reported last, and still holds
 }
@@ -248,7 +249,7 @@ func (k *keeper) find(name string) (p attach.Attached, there bool, err error) {
 
 func (k *keeper) stateOf(w part) *state {
 	if k.state[w] == nil {
-		k.state[w] = &state{}
+		k.state[w] = &state{turns: map[string]*pace{}}
 	}
 	return k.state[w]
 }
