@@ -27,7 +27,7 @@ func (b Behind) Links() ([]Link, error) {
 
 // LinkNamed is Conn.LinkNamed there.
 func (b Behind) LinkNamed(name string) (Link, error) {
-	l, err := b.conn.link(nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)), b.target())
+	l, err := b.conn.link(nl.NewIfInfomsg(unix.AF_UNSPEC), named(name), b.target())
 	if err = gone(err); err != nil {
 		return Link{}, fmt.Errorf("read link %q: %w", name, err)
 	}
@@ -36,9 +36,7 @@ func (b Behind) LinkNamed(name string) (Link, error) {
 
 // Delete removes one device there.
 func (b Behind) Delete(index int) error {
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(index)
-	return gone(b.conn.Change(unix.RTM_DELLINK, 0, msg, b.target()))
+	return gone(b.conn.Change(unix.RTM_DELLINK, 0, at(index), b.target()))
 }
 
 // DeleteGroup is Conn.DeleteGroup there.
@@ -50,7 +48,7 @@ func (b Behind) DeleteGroup(group uint32) error {
 // are those that the VMM has sent, and whether it has carrier.
 func (b Behind) Received(name string) (frames uint64, plugged bool, err error) {
 	msg, err := b.conn.Get(unix.RTM_GETLINK, unix.RTM_NEWLINK,
-		nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)), b.target())
+		nl.NewIfInfomsg(unix.AF_UNSPEC), named(name), b.target())
 	if err = gone(err); err != nil {
 		return 0, false, fmt.Errorf("read the counters of link %q: %w", name, err)
 	}

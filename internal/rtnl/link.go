@@ -65,7 +65,7 @@ const NoPeer = -1
 
 // LinkNamed asks for one device by name. IsNotExist tells that there is none.
 func (c *Conn) LinkNamed(name string) (Link, error) {
-	l, err := c.link(nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	l, err := c.link(nl.NewIfInfomsg(unix.AF_UNSPEC), named(name))
 	if err != nil {
 		return Link{}, fmt.Errorf("read link %q: %w", name, err)
 	}
@@ -74,9 +74,7 @@ func (c *Conn) LinkNamed(name string) (Link, error) {
 
 // LinkAt asks for one device by index.
 func (c *Conn) LinkAt(index int) (Link, error) {
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(index)
-	l, err := c.link(msg)
+	l, err := c.link(at(index))
 	if err != nil {
 		return Link{}, fmt.Errorf("read link %d: %w", index, err)
 	}
@@ -132,9 +130,7 @@ func (c *Conn) links(filter ...nl.NetlinkRequestData) ([]Link, error) {
 
 // SetLink changes attributes of one device in one message.
 func (c *Conn) SetLink(index int, attrs ...nl.NetlinkRequestData) error {
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(index)
-	return c.Change(unix.RTM_SETLINK, 0, append([]nl.NetlinkRequestData{msg}, attrs...)...)
+	return c.Change(unix.RTM_SETLINK, 0, append([]nl.NetlinkRequestData{at(index)}, attrs...)...)
 }
 
 // SetUp sets one device administratively up.
@@ -144,16 +140,14 @@ func (c *Conn) SetUp(index int) error { return c.setFlags(index, unix.IFF_UP) }
 func (c *Conn) SetDown(index int) error { return c.setFlags(index, 0) }
 
 func (c *Conn) setFlags(index int, flags uint32) error {
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index, msg.Flags, msg.Change = int32(index), flags, unix.IFF_UP
+	msg := at(index)
+	msg.Flags, msg.Change = flags, unix.IFF_UP
 	return c.Change(unix.RTM_SETLINK, 0, msg)
 }
 
 // Delete removes one device.
 func (c *Conn) Delete(index int) error {
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(index)
-	return c.Change(unix.RTM_DELLINK, 0, msg)
+	return c.Change(unix.RTM_DELLINK, 0, at(index))
 }
 
 // DeleteGroup removes every device of a group in one transaction: the kernel
@@ -209,6 +203,17 @@ func disabled(afSpec Attributes) bool {
 const sysctls = "/proc/sys"
 
 func muteFile(name string) string { return sysctls + "/net/ipv6/conf/" + name + "/disable_ipv6" }
+
+// at begins a message about the device of that index.
+func at(index int) *nl.IfInfomsg {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	return msg
+}
+
+func named(name string) *nl.RtAttr {
+	return nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name))
+}
 
 func inGroup(group uint32) *nl.RtAttr {
 	return nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(group))

@@ -22,5 +22,5 @@ func (c *Conn) Move(index int, to *Conn, name string) error {
 	}
 	return c.SetLink(index,
 		nl.NewRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(fd))),
-		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+		named(name))
 }

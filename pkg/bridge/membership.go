@@ -37,8 +37,6 @@ func (l VLANs) Set(c *rtnl.Conn, index int) error {
 }
 
 func changeVLANs(c *rtnl.Conn, request, index int, ranges []VLAN) error {
-	msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
-	msg.Index = int32(index)
 	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
 	for _, v := range ranges {
 		flags := v.flags()
@@ -49,7 +47,7 @@ func changeVLANs(c *rtnl.Conn, request, index int, ranges []VLAN) error {
 		addVLAN(spec, v.First, flags|nl.BRIDGE_VLAN_INFO_RANGE_BEGIN)
 		addVLAN(spec, v.Last, flags|nl.BRIDGE_VLAN_INFO_RANGE_END)
 	}
-	return c.Change(request, 0, msg, spec)
+	return c.Change(request, 0, portAt(index), spec)
 }
 
 func addVLAN(spec *nl.RtAttr, id, flags uint16) {

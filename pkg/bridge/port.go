@@ -51,19 +51,24 @@ func Join(c *rtnl.Conn, index int, b Bridge) error {
 // the kernel is too old for one that p wants: it skips attributes it does not
 // know without a word.
 func (p Port) Set(c *rtnl.Conn, index int) error {
-	msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
-	msg.Index = int32(index)
 	flags := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
 	for _, a := range p.attributes() {
 		flags.AddRtAttr(a.number, flag(*a.on))
 	}
-	if err := c.Change(unix.RTM_SETLINK, 0, msg, flags); err != nil {
+	if err := c.Change(unix.RTM_SETLINK, 0, portAt(index), flags); err != nil {
 		return fmt.Errorf("set port flags: %w", err)
 	}
 	if p.Locked || p.Isolated {
 		return p.confirm(c, index)
 	}
 	return nil
+}
+
+// portAt begins a message about the port at index, as the bridge sees it.
+func portAt(index int) *nl.IfInfomsg {
+	msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
+	msg.Index = int32(index)
+	return msg
 }
 
 func (p Port) confirm(c *rtnl.Conn, index int) error {

@@ -24,11 +24,9 @@ func Flush(c *rtnl.Conn, index int) error {
 }
 
 func setPort(c *rtnl.Conn, index int, what string, number int, value []byte) error {
-	msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
-	msg.Index = int32(index)
 	info := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
 	info.AddRtAttr(number, value)
-	if err := c.Change(unix.RTM_SETLINK, 0, msg, info); err != nil {
+	if err := c.Change(unix.RTM_SETLINK, 0, portAt(index), info); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil

@@ -35,13 +35,13 @@ func Parse(s string) (Addr, error) {
 	return a, nil
 }
 
-// From converts what the netlink library returns; anything but six bytes
-// becomes the zero address.
-func From(hw net.HardwareAddr) Addr {
-	if len(hw) != len(Addr{}) {
+// From reads an address as the kernel sends it; anything but six bytes becomes the
+// zero address.
+func From(b []byte) Addr {
+	if len(b) != len(Addr{}) {
 		return Addr{}
 	}
-	return Addr(hw)
+	return Addr(b)
 }
 
 // Stable computes a locally administered MAC address from an attachment's
