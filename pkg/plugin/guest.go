@@ -8,20 +8,11 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/tapbridge/tapbridge/pkg/attach"
-	"github.com/tapbridge/tapbridge/pkg/bridge"
 	"github.com/tapbridge/tapbridge/pkg/config"
 	"github.com/tapbridge/tapbridge/pkg/dan"
 	"github.com/tapbridge/tapbridge/pkg/port"
 	"github.com/tapbridge/tapbridge/pkg/tap"
 )
-
-// possible refuses what this host or this bridge cannot have.
-func possible(site *attach.Site, c *config.Config, br bridge.Bridge) error {
-	if err := tap.CheckLabel(c.Label); err != nil {
-		return err
-	}
-	return mayServe(site, c, br)
-}
 
 // hostAccess replaces owner and group, where they are ids of the pod, by what
 // they are on the host: that is what the kernel tells of a tap, and what the

@@ -10,6 +10,7 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/doctor"
 	"github.com/tapbridge/tapbridge/pkg/guard"
 	"github.com/tapbridge/tapbridge/pkg/port"
+	"github.com/tapbridge/tapbridge/pkg/tap"
 )
 
 // add makes the attachment and prints the result. What was made does not outlive
@@ -169,7 +170,10 @@ func planned(site *attach.Site, c *config.Config, id port.ID) (a port.Attachment
 	if br, err = findBridge(site, c); err != nil {
 		return a, br, err
 	}
-	if err := possible(site, c, br); err != nil {
+	if err := tap.CheckLabel(c.Label); err != nil {
+		return a, br, err
+	}
+	if err := mayServe(site, c, br); err != nil {
 		return a, br, err
 	}
 	a, err = c.Plan(id, br)
