@@ -119,7 +119,11 @@ func (c *Conn) Change(kind, flags int, parts ...nl.NetlinkRequestData) error {
 
 // Get sends a request that is answered by one message of type reply.
 func (c *Conn) Get(kind, reply int, parts ...nl.NetlinkRequestData) ([]byte, error) {
-	msgs, err := c.socket.ask(Message{kind, 0, parts}, uint16(reply))
+	request := Message{kind, 0, parts}
+	msgs, err := c.socket.ask(request, uint16(reply))
+	for errors.Is(err, errCut) {
+		msgs, err = c.socket.ask(request, uint16(reply))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +152,13 @@ func (c *Conn) Dump(kind, reply int, parts ...nl.NetlinkRequestData) (msgs [][]b
 // its answer is not read to the end, the kernel refuses the next (EBUSY;
 // net/netlink/af_netlink.c, __netlink_dump_start).
 func (c *Conn) pass(kind, reply int, parts ...nl.NetlinkRequestData) (msgs [][]byte, consistent bool, err error) {
-	msgs, err = c.socket.ask(Message{kind, unix.NLM_F_DUMP, parts}, uint16(reply))
+	request := Message{kind, unix.NLM_F_DUMP, parts}
+	msgs, err = c.socket.ask(request, uint16(reply))
+	for errors.Is(err, errCut) {
+		if err = c.renew(); err == nil {
+			msgs, err = c.socket.ask(request, uint16(reply))
+		}
+	}
 	if errors.Is(err, netlink.ErrDumpInterrupted) {
 		return msgs, false, nil
 	}
@@ -163,6 +173,9 @@ func (c *Conn) renew() error {
 		fresh, err := openSocket()
 		if err != nil {
 			return err
+		}
+		if len(c.socket.buffer) > len(fresh.buffer) {
+			fresh.buffer, c.socket.buffer = c.socket.buffer, fresh.buffer
 		}
 		c.socket.close()
 		c.socket = fresh

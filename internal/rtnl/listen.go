@@ -55,7 +55,7 @@ func Listen() (*Listener, error) {
 	if err := subscribe(fd); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen to netlink events: %w", err), unix.Close(fd))
 	}
-	const largest = 64 << 10 // bytes; a datagram of events is one page
+	const largest = 64 << 10 // bytes; see shorten. Most datagrams of events are one page
 	return &Listener{os.NewFile(uintptr(fd), "netlink events"), make([]byte, largest)}, nil
 }
 
@@ -91,11 +91,11 @@ func (l *Listener) Next() ([]Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	var n, oobn int
+	var n, oobn, flags int
 	var recvErr error
 	oob := make([]byte, unix.CmsgSpace(4))
 	err = raw.Read(func(fd uintptr) bool {
-		n, oobn, _, _, recvErr = unix.Recvmsg(int(fd), l.buffer, oob, 0)
+		n, oobn, flags, _, recvErr = unix.Recvmsg(int(fd), l.buffer, oob, 0)
 		return !errors.Is(recvErr, unix.EAGAIN) && !errors.Is(recvErr, unix.EINTR)
 	})
 	switch {
@@ -106,8 +106,16 @@ func (l *Listener) Next() ([]Event, error) {
 	case recvErr != nil:
 		return nil, fmt.Errorf("read netlink events: %w", recvErr)
 	}
+	if flags&unix.MSG_TRUNC != 0 {
+		shorten(l.buffer[:n])
+	}
 	return events(l.buffer[:n], sender(oob[:oobn]))
 }
+
+// shorten makes a message of what has been read of a longer one. A datagram of events has
+// one, and what is of interest in it comes first: what makes that of a device long, its
+// other names, is its end (net/core/rtnetlink.c, rtnl_fill_ifinfo).
+func shorten(datagram []byte) { binary.NativeEndian.PutUint32(datagram, uint32(len(datagram))) }
 
 // sender is the id of the namespace that a datagram comes from; the kernel says
 // nothing where it is the listener's own.

@@ -3,6 +3,7 @@ package rtnl
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sync"
 	"syscall"
@@ -18,13 +19,18 @@ import (
 // what is there when the request returns.
 type socket struct {
 	fd     int
-	sent   uint32            // the number of the last message
-	buffer *[answerSize]byte // for one answer
+	sent   uint32 // the number of the last message
+	buffer []byte // for one answer
 }
 
 // answerSize is more than the kernel puts into one (net/netlink/af_netlink.c,
-// netlink_dump: 32 KiB at most).
+// netlink_dump: 32 KiB), but for a device that has nearly as many other names as it
+// may: those alone are 64 KiB (net/core/rtnetlink.c, rtnl_alt_ifname).
 const answerSize = 64 << 10
+
+// errCut says that an answer was longer than the buffer. The next one of that length
+// will not be.
+var errCut = errors.New("an answer was longer than expected")
 
 // buffers are for who opens hundreds of sockets, one after another.
 var buffers = sync.Pool{New: func() any { return new([answerSize]byte) }}
@@ -34,7 +40,7 @@ func openSocket() (*socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
-	s := &socket{fd: fd, buffer: buffers.Get().(*[answerSize]byte)}
+	s := &socket{fd: fd, buffer: buffers.Get().(*[answerSize]byte)[:]}
 	if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1); err != nil {
 		s.close()
 		return nil, fmt.Errorf("ask netlink for its reasons: %w", err)
@@ -47,7 +53,9 @@ func (s *socket) close() {
 		return
 	}
 	unix.Close(s.fd)
-	buffers.Put(s.buffer)
+	if len(s.buffer) == answerSize {
+		buffers.Put((*[answerSize]byte)(s.buffer))
+	}
 	s.fd, s.buffer = -1, nil
 }
 
@@ -66,12 +74,16 @@ func (s *socket) send(messages ...Message) error {
 // receive waits for messages about one of the last n that were sent: others are of
 // an earlier request that was given up, or somebody's who has guessed the socket.
 func (s *socket) receive(n int) (about []syscall.NetlinkMessage, err error) {
-	length, from, err := unix.Recvfrom(s.fd, s.buffer[:], 0)
+	length, from, err := unix.Recvfrom(s.fd, s.buffer, unix.MSG_TRUNC)
 	if err != nil {
 		return nil, err
 	}
 	if kernel, ok := from.(*unix.SockaddrNetlink); !ok || kernel.Pid != nl.PidKernel {
 		return nil, nil
+	}
+	if length > len(s.buffer) {
+		s.buffer = make([]byte, 2*length)
+		return nil, errCut
 	}
 	all, err := syscall.ParseNetlinkMessage(bytes.Clone(s.buffer[:length]))
 	for _, m := range all {
