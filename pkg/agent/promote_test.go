@@ -253,6 +253,25 @@ func TestTamperingVMM(t *testing.T) {
 	}
 }
 
+// Nor does it keep the port by taking the names that the tap could have in the pod.
+func TestTamperingVMMTakesTheNames(t *testing.T) {
+	t.Parallel()
+	n, a := newNode(t), promotable()
+	n.apply(a)
+	b := wish(port.Tap)
+	b.IfName, b.Guest[5] = "net2", 0x57
+	n.apply(b)
+	guest := nstest.OpenTap(t, n.pod, a.TapName())
+	defer guest.Close()
+	n.keep(false)
+	n.awaitPromotion(a, guest)
+	n.sh(n.pod, "ip link add "+a.TapName()+" type ifb; ip link add "+a.PromotedName()+" type ifb")
+	n.sh(n.host, fmt.Sprintf("ip link set %s address %s", a.PromotedName(), b.Guest))
+	n.await("the end of the tap", func() bool { return !n.promoted(a) })
+	n.awaitRepair(b, "the neighbour's entry")
+	n.await("a report", func() bool { return len(n.log.with("the tap is not put back")) > 0 })
+}
+
 // A bridge that goes sends the tap back to the pod: what it lets in would be for the
 // node. With the bridge the veth path comes again.
 func TestBridgeOfAPromotedPortGoes(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/bridge"
@@ -218,7 +219,7 @@ func (r *repairs) toPod() error {
 		return err
 	}
 	if err := r.host.Move(t.Index, r.pod, r.a.TapName()); err != nil {
-		return fmt.Errorf("move tap %q back to the pod: %w", t.Name, err)
+		return r.endStranded(fmt.Errorf("move tap %q back to the pod: %w", t.Name, err))
 	}
 	for _, side := range []Side{PodSide, HostSide} {
 		back := newRepair(r.Site, r.p, side)
@@ -236,6 +237,23 @@ func (r *repairs) toPod() error {
 	}
 	_, err = r.host.LinkAt(r.p.Port.Index)
 	return r.endWithPort(err)
+}
+
+// endStranded deletes a tap of which somebody in the pod has taken both names: who has it
+// open would keep a port like that, whatever he does to it. Where one is free, it is in
+// the pod by now.
+func (r *repairs) endStranded(err error) error {
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	t, there, findErr := r.promoted(r.a)
+	if findErr != nil || !there {
+		return errors.Join(err, findErr)
+	}
+	if deleteErr := ignoreMissing(r.host.Delete(t.Index)); deleteErr != nil {
+		return errors.Join(err, deleteErr)
+	}
+	return fmt.Errorf("%w: the tap was deleted, since somebody in the pod has taken both its names: delete the pod", err)
 }
 
 // giveBack writes the guest's entry to the veth end, unless the guest is waited for
