@@ -133,6 +133,22 @@ func TestInUseIsNotSwept(t *testing.T) {
 	}
 }
 
+// Nor does a tap go that a VMM has open, where somebody has set it down.
+func TestInUseAndDownIsNotSwept(t *testing.T) {
+	t.Parallel()
+	n, a := newNode(t), wish(port.HostTap)
+	n.apply(a)
+	vmm := nstest.OpenTap(t, n.host, a.PortName())
+	defer vmm.Close()
+	n.swept(Options{}, func(answer func(time.Duration, error, ...string) map[string]float64) {
+		n.sh(n.host, named("ip link set PORT down", a))
+		answer(0, nil)
+		if now := answer(grace, nil); now["sweeps_total{}"] != 0 || now["stray_ports{}"] != 1 {
+			t.Errorf("%v, log:\n%s", now, n.log)
+		}
+	})
+}
+
 // A container id that is too long for a record is known by its digest.
 func TestLongIDIsKnown(t *testing.T) {
 	t.Parallel()

@@ -67,5 +67,5 @@ func (s *Site) used(p Attached, inhabited map[int]bool) (bool, error) {
 		}
 		links = append(links, inPod...)
 	}
-	return slices.ContainsFunc(belonging(links, p.ID), func(l rtnl.Link) bool { return isTap(l) && l.Carrier() }), nil
+	return slices.ContainsFunc(belonging(links, p.ID), func(l rtnl.Link) bool { return isTap(l) && l.Plugged() }), nil
 }
