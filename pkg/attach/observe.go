@@ -158,10 +158,15 @@ func (s *Site) observePod(want port.Port, got *port.Port) error {
 	return err
 }
 
+// inWords names a few: there can be thousands.
 func inWords(addresses []netip.Prefix) string {
-	words := make([]string, len(addresses))
-	for i, a := range addresses {
-		words[i] = a.String()
+	const few = 10
+	var words []string
+	for _, a := range addresses[:min(few, len(addresses))] {
+		words = append(words, a.String())
+	}
+	if more := len(addresses) - few; more > 0 {
+		words = append(words, fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(words, " ")
 }

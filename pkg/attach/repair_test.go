@@ -2,6 +2,9 @@ package attach
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -43,6 +46,49 @@ func TestEachDriftIsRepaired(t *testing.T) {
 		n.hostRun("ip link del br9")
 		n.wantWorld(right, "spoilt and repaired,")
 	})
+}
+
+// However many addresses somebody in the pod has written, a repair ends soon, and what is
+// said of them is short. They go with the next ones.
+func TestManyAddresses(t *testing.T) {
+	t.Parallel()
+	const many = 2*mostStripped + 50
+	n, a := newNode(t), wish(port.Tap)
+	a.Guarded = false
+	n.mustApply(a)
+	known, right := n.seen(a), n.world()
+	var batch strings.Builder
+	for i := range many {
+		fmt.Fprintf(&batch, "addr add 10.0.%d.%d/32 dev %s\n", i>>8, i&255, a.IfName)
+	}
+	list := filepath.Join(t.TempDir(), "batch")
+	if err := os.WriteFile(list, []byte(batch.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.pod.Run(t, "ip", "-batch", list)
+	n.site(func(s *Site) {
+		for repairs := 1; ; repairs++ {
+			r, err := s.Repair(known, PodSide)
+			if err != nil || len(r.Found) != 1 || len(r.Found[0]) > 300 {
+				t.Fatalf("repair %d: found %q, error %v", repairs, r.Found, err)
+			}
+			left, err := s.pod.Addresses()
+			if err != nil {
+				t.Fatal(err)
+			}
+			inner, err := s.pod.LinkNamed(a.IfName)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := len(left[inner.Index]), max(0, many-repairs*mostStripped); got != want {
+				t.Fatalf("repair %d leaves %d addresses, want %d", repairs, got, want)
+			}
+			if len(r.Left) == 0 {
+				return
+			}
+		}
+	})
+	n.wantWorld(right, "repaired,")
 }
 
 // What cannot be repaired, and what is not ours, is not touched.
