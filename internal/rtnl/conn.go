@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 
 	"github.com/containernetworking/plugins/pkg/netlinksafe"
@@ -120,9 +121,9 @@ func (c *Conn) Change(kind, flags int, parts ...nl.NetlinkRequestData) error {
 // Get sends a request that is answered by one message of type reply.
 func (c *Conn) Get(kind, reply int, parts ...nl.NetlinkRequestData) ([]byte, error) {
 	request := Message{kind, 0, parts}
-	msgs, err := c.socket.ask(request, uint16(reply))
+	msgs, err := c.socket.ask(request, uint16(reply), all)
 	for errors.Is(err, errCut) {
-		msgs, err = c.socket.ask(request, uint16(reply))
+		msgs, err = c.socket.ask(request, uint16(reply), all)
 	}
 	if err != nil {
 		return nil, err
@@ -137,27 +138,39 @@ func (c *Conn) Get(kind, reply int, parts ...nl.NetlinkRequestData) ([]byte, err
 // (NLM_F_DUMP_INTR: links came or went meanwhile) is asked for again.
 const dumpAttempts = 10
 
+// all is how many messages of a dump are wanted where none is too many.
+const all = math.MaxInt
+
 // Dump sends a dump request and returns its messages, all from one consistent pass.
-func (c *Conn) Dump(kind, reply int, parts ...nl.NetlinkRequestData) (msgs [][]byte, err error) {
+func (c *Conn) Dump(kind, reply int, parts ...nl.NetlinkRequestData) ([][]byte, error) {
+	return c.DumpSome(all, kind, reply, parts...)
+}
+
+// DumpSome is Dump for who needs only the first few messages of what may be very many. It
+// can return more.
+func (c *Conn) DumpSome(few, kind, reply int, parts ...nl.NetlinkRequestData) (msgs [][]byte, err error) {
 	for range dumpAttempts {
 		var consistent bool
-		if msgs, consistent, err = c.pass(kind, reply, parts...); err != nil || consistent {
+		if msgs, consistent, err = c.pass(few, kind, reply, parts...); err != nil || consistent {
 			return msgs, err
 		}
 	}
 	return nil, fmt.Errorf("netlink dump %d times inconsistent: %w", dumpAttempts, unix.EINTR)
 }
 
-// pass is a dump as it comes. After one that has failed it takes another socket: while
-// its answer is not read to the end, the kernel refuses the next (EBUSY;
+// pass is a dump as it comes. After one that has failed, or is not read to the end, it
+// takes another socket: on this one the kernel would refuse the next (EBUSY;
 // net/netlink/af_netlink.c, __netlink_dump_start).
-func (c *Conn) pass(kind, reply int, parts ...nl.NetlinkRequestData) (msgs [][]byte, consistent bool, err error) {
+func (c *Conn) pass(few, kind, reply int, parts ...nl.NetlinkRequestData) (msgs [][]byte, consistent bool, err error) {
 	request := Message{kind, unix.NLM_F_DUMP, parts}
-	msgs, err = c.socket.ask(request, uint16(reply))
+	msgs, err = c.socket.ask(request, uint16(reply), few)
 	for errors.Is(err, errCut) {
 		if err = c.renew(); err == nil {
-			msgs, err = c.socket.ask(request, uint16(reply))
+			msgs, err = c.socket.ask(request, uint16(reply), few)
 		}
+	}
+	if errors.Is(err, errUnread) {
+		return msgs, true, c.renew()
 	}
 	if errors.Is(err, netlink.ErrDumpInterrupted) {
 		return msgs, false, nil

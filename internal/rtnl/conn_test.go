@@ -65,7 +65,7 @@ func TestLinksWhileOthersComeAndGo(t *testing.T) {
 	}()
 	inconsistent := 0
 	for range 30 {
-		_, consistent, err := c.pass(unix.RTM_GETLINK, unix.RTM_NEWLINK, nl.NewIfInfomsg(unix.AF_UNSPEC))
+		_, consistent, err := c.pass(all, unix.RTM_GETLINK, unix.RTM_NEWLINK, nl.NewIfInfomsg(unix.AF_UNSPEC))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -107,7 +107,7 @@ func (c *Conn) links(filter ...nl.NetlinkRequestData) ([]Link, error) {
 	parts := append([]nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC), skipStats()}, filter...)
 	seen := map[int]Link{}
 	for range passes {
-		msgs, consistent, err := c.pass(unix.RTM_GETLINK, unix.RTM_NEWLINK, parts...)
+		msgs, consistent, err := c.pass(all, unix.RTM_GETLINK, unix.RTM_NEWLINK, parts...)
 		if err != nil {
 			return nil, fmt.Errorf("list links: %w", err)
 		}

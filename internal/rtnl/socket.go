@@ -94,10 +94,13 @@ func (s *socket) receive(n int) (about []syscall.NetlinkMessage, err error) {
 	return about, err
 }
 
-// ask sends a request and collects what is answered by messages of type reply. The
-// error is netlink.ErrDumpInterrupted for a dump that the kernel calls inconsistent:
-// links came or went meanwhile.
-func (s *socket) ask(request Message, reply uint16) (answers [][]byte, err error) {
+// errUnread says that there is more than was wanted.
+var errUnread = errors.New("an answer was not read to its end")
+
+// ask sends a request and collects what is answered by messages of type reply. Errors:
+// netlink.ErrDumpInterrupted for a dump that the kernel calls inconsistent (links came or
+// went meanwhile), errUnread with the first few of a longer one.
+func (s *socket) ask(request Message, reply uint16, few int) (answers [][]byte, err error) {
 	if err := s.send(request); err != nil {
 		return nil, err
 	}
@@ -122,6 +125,9 @@ func (s *socket) ask(request Message, reply uint16) (answers [][]byte, err error
 			if m.Header.Flags&unix.NLM_F_MULTI == 0 {
 				return answers, nil
 			}
+		}
+		if len(answers) >= few {
+			return answers, errUnread
 		}
 	}
 }

@@ -73,10 +73,15 @@ type filter struct {
 	options  rtnl.Attributes
 }
 
+// mostFilters is more than there are before the first one that decides, where those that
+// this package makes are in place. Behind them somebody in the pod may have put any
+// number.
+const mostFilters = 16
+
 // firstFilter is the one that decides about each frame; without a kind when there
 // is none.
 func firstFilter(c *rtnl.Conn, index int) (filter, error) {
-	msgs, err := c.Dump(unix.RTM_GETTFILTER, unix.RTM_NEWTFILTER, &nl.TcMsg{Family: unix.AF_UNSPEC, Ifindex: int32(index), Parent: ingress})
+	msgs, err := c.DumpSome(mostFilters, unix.RTM_GETTFILTER, unix.RTM_NEWTFILTER, &nl.TcMsg{Family: unix.AF_UNSPEC, Ifindex: int32(index), Parent: ingress})
 	for _, msg := range msgs {
 		f, parseErr := parseFilter(msg)
 		if parseErr != nil || f.decides() {
