@@ -41,6 +41,9 @@ type Port struct {
 // the device down until Set has been called.
 func Join(c *rtnl.Conn, index int, b Bridge) error {
 	err := c.SetLink(index, nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(b.Index))))
+	if errors.Is(err, unix.EXFULL) { // net/bridge/br_if.c, find_portno
+		err = fmt.Errorf("%w: it has as many ports as a bridge can have, 1023: remove some, or use another bridge", err)
+	}
 	if err != nil {
 		return fmt.Errorf("join bridge %q: %w", b.Name, err)
 	}
