@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"github.com/tapbridge/tapbridge/internal/nstest"
 	"github.com/tapbridge/tapbridge/pkg/attach"
@@ -110,6 +111,19 @@ func TestInUseIsNotSwept(t *testing.T) {
 				_ = sleep.Process.Kill()
 				_ = sleep.Wait() // killed
 			})
+		}},
+		"a thread in the pod": {port.Veth, func(n *node, _ port.Attachment) {
+			there, end := make(chan bool, 2), make(chan bool)
+			for range 2 { // one of them is not the main thread
+				go n.pod.Do(func() {
+					if unix.Gettid() != unix.Getpid() {
+						there <- true
+						<-end
+					}
+				})
+			}
+			<-there
+			n.Cleanup(func() { close(end) })
 		}},
 		"a VMM elsewhere that has the pod's tap": {port.Tap, func(n *node, a port.Attachment) { nstest.OpenTap(n.T, n.pod, a.TapName()) }},
 		"a VMM that has the port":                {port.HostTap, func(n *node, a port.Attachment) { nstest.OpenTap(n.T, n.host, a.PortName()) }},

@@ -48,7 +48,7 @@ func (s *Site) InPodOf(p Attached, path string, f func(*Site) error) error {
 // namespace is a pod's.
 type namespace struct {
 	path      string
-	inhabited bool // a process is in it
+	inhabited bool // a thread is in it
 }
 
 // namespaces finds each network namespace that the host's namespace has an id for.
@@ -59,10 +59,10 @@ func (s *Site) namespaces() map[int]namespace {
 			byInode[inode] = &namespace{path: path}
 		}
 	}
-	for _, path := range processes() {
+	for _, path := range tasks() {
 		inode, err := inode(path)
 		if err != nil {
-			continue // the process has ended
+			continue // it has ended
 		}
 		if byInode[inode] == nil {
 			byInode[inode] = &namespace{path: path}
@@ -78,10 +78,11 @@ func (s *Site) namespaces() map[int]namespace {
 	return found
 }
 
-// processes are the paths of the network namespaces of all processes. The folders that
+// tasks are the paths of the network namespaces of all threads: Kata's runtime-rs has its
+// VMM in threads of a process that is elsewhere (dragonball, vmm_master). The folders that
 // they are in may be entered, but not read by everybody, so they are not searched.
-func processes() []string {
-	found, _ := filepath.Glob("/proc/[0-9]*") // fails on a bad pattern only
+func tasks() []string {
+	found, _ := filepath.Glob("/proc/[0-9]*/task/[0-9]*") // fails on a bad pattern only
 	for i := range found {
 		found[i] += "/ns/net"
 	}

@@ -69,7 +69,7 @@ func TestManyAddresses(t *testing.T) {
 	n.site(func(s *Site) {
 		for repairs := 1; ; repairs++ {
 			r, err := s.Repair(known, PodSide)
-			if err != nil || len(r.Found) != 1 || len(r.Found[0]) > 300 {
+			if err != nil || len(r.Found) != 1 || len(r.Found[0].Text) > 300 {
 				t.Fatalf("repair %d: found %q, error %v", repairs, r.Found, err)
 			}
 			left, err := s.pod.Addresses()

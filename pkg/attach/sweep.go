@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -11,14 +12,14 @@ import (
 	"github.com/tapbridge/tapbridge/pkg/port"
 )
 
-// Inhabited are the network namespaces in which there is a process, by the id that a
-// port has for its peer's. It is an error when one process cannot be looked at: its
+// Inhabited are the network namespaces in which there is a thread of any process, by the
+// id that a port has for its peer's. It is an error when one cannot be looked at: its
 // namespace would seem deserted. It sees the processes of its own pid namespace, the
 // first of which is the node's and in no pod; not everybody may look at that.
 func (s *Site) Inhabited() (map[int]bool, error) {
 	known, found := map[uint64]bool{}, map[int]bool{}
-	for _, path := range processes() {
-		if path == "/proc/1/ns/net" {
+	for _, path := range tasks() {
+		if strings.HasPrefix(path, "/proc/1/") {
 			continue
 		}
 		inode, err := inode(path)
