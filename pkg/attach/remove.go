@@ -184,20 +184,22 @@ func (r *removal) removePodSide() ([]rtnl.Link, error) {
 	if pod == nil {
 		return nil, r.unreached()
 	}
-	mine, err := removeIn(pod, r.id)
-	if err == nil && len(mine) == 0 && r.pod != nil && r.end != nil && r.end.NetNsID >= 0 { // the path leads elsewhere
-		mine, err = removeIn(r.host.Behind(r.end.NetNsID), r.id)
-	}
-	return mine, err
-}
-
-func removeIn(pod side, id port.ID) ([]rtnl.Link, error) {
 	links, err := pod.Links()
+	if err == nil && r.pod != nil && r.end != nil && r.end.NetNsID >= 0 && elsewhere(belonging(links, r.id), *r.end) {
+		pod = r.host.Behind(r.end.NetNsID)
+		links, err = pod.Links()
+	}
 	if err != nil {
 		return nil, ignoreMissing(err)
 	}
-	mine := belonging(links, id)
-	return mine, deleteAll(pod, mine, id.Group(), grouped(links, id.Group()))
+	mine := belonging(links, r.id)
+	return mine, deleteAll(pod, mine, r.id.Group(), grouped(links, r.id.Group()))
+}
+
+// elsewhere reports whether the path to a pod does not lead to it: nothing of the
+// attachment's is there, or its port, since that is the host's namespace.
+func elsewhere(mine []rtnl.Link, end rtnl.Link) bool {
+	return len(mine) == 0 || slices.ContainsFunc(mine, func(l rtnl.Link) bool { return l.Index == end.Index && l.Name == end.Name })
 }
 
 // unreached is the error for a pod's namespace that is there, may hold something of

@@ -56,6 +56,28 @@ func (n *node) hostSite(f func(*Site)) {
 	})
 }
 
+// A path that does not lead to the pod any more does not keep what is in the pod, be it
+// that of another pod or, by a process number that is another's now, of the host.
+func TestRemoveByAWrongPath(t *testing.T) {
+	eachMode(t, func(n *node, a port.Attachment) {
+		for what, path := range map[string]string{"the host's": n.host.Path, "another pod's": n.lan.Path} {
+			before := n.world()
+			n.mustApply(a)
+			n.host.Do(func() {
+				s, err := OpenForRemoval(path)
+				if err != nil {
+					n.Fatal(err)
+				}
+				defer s.Close()
+				if err := s.Remove(a.ID); err != nil {
+					n.Error(err)
+				}
+			})
+			n.wantWorld(before, "removed by "+what+" path,")
+		}
+	})
+}
+
 func TestRemoveMeetsParts(t *testing.T) {
 	eachMode(t, func(n *node, a port.Attachment) {
 		before := n.world()
