@@ -224,6 +224,24 @@ func TestBridgeThatIsDown(t *testing.T) {
 	}
 }
 
+// Who has put a device of his own in the place of one in the pod cannot fill the log with
+// what is wrong with it.
+func TestStrangersDeviceThatChanges(t *testing.T) {
+	t.Parallel()
+	n, a := newNode(t), wish(port.Tap)
+	n.apply(a)
+	n.sh(n.pod, named("ip link del TAP; ip link add TAP type ifb", a))
+	n.keep(false)
+	end := time.Now().Add(3 * time.Second)
+	for round := 0; time.Now().Before(end); round++ {
+		n.sh(n.pod, named(fmt.Sprintf("ip link set TAP mtu %d", 1300+round), a))
+		time.Sleep(debounce + 10*time.Millisecond)
+	}
+	if said := n.log.with("cannot be repaired"); len(said) > patience+3 {
+		t.Errorf("it was said %d times in 3 s", len(said))
+	}
+}
+
 // Somebody who undoes every repair is told, and left to it more and more; also where he
 // writes another value each time.
 func TestFightEnds(t *testing.T) {
