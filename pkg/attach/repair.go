@@ -41,7 +41,7 @@ const repairWait = time.Second
 // Repaired is what Repair has found and done.
 type Repaired struct {
 	Found port.Differences // none: somebody else has put it right, or removed it
-	Left  port.Differences // those of Found that are still there; what has come meanwhile is an event of its own
+	Left  port.Differences // what still differs of that; what has come meanwhile is an event of its own
 	Acted bool             // something was changed
 	Gone  bool             // a device in the pod is missing, or a stranger's is in its place: a new pod has it again
 }
@@ -67,7 +67,9 @@ func (s *Site) Repair(p Attached, side Side) (r Repaired, err error) {
 		err := w.repair()
 		r.Acted, r.Gone = w.acted, w.gone
 		now, lookErr := w.look()
-		r.Left = slices.DeleteFunc(now, func(d port.Difference) bool { return !slices.Contains(found, d) })
+		r.Left = slices.DeleteFunc(now, func(d port.Difference) bool {
+			return !slices.ContainsFunc(found, func(f port.Difference) bool { return f.Field == d.Field })
+		})
 		return errors.Join(err, ignoreMissing(lookErr))
 	})
 	return r, err
