@@ -31,7 +31,7 @@ func (r *request) check() error {
 		return err
 	}
 	look := func() error {
-		a, want, err := r.wanted(site, c, given)
+		want, err := r.wanted(site, c, given)
 		if err != nil {
 			return err
 		}
@@ -39,18 +39,9 @@ func (r *request) check() error {
 		if err != nil {
 			return err
 		}
-		return errors.Join(port.Diff(want, got), passing(site, a))
+		return port.Diff(want, got)
 	}
 	return errors.Join(site.Calmly(c.Bridge, look), r.ipamCheck(site, c), r.served(site, c))
-}
-
-// passing is about the bridge, which is nobody's port.
-func passing(site *attach.Site, a port.Attachment) error {
-	wrong, err := site.OfBridge(a)
-	if err != nil || len(wrong) == 0 {
-		return err
-	}
-	return &port.Drift{Port: a.PortName(), Differences: wrong}
 }
 
 // guestNIC is what an earlier result says about our interface.
@@ -80,42 +71,44 @@ func (r *request) inPrevResult(c *config.Config) (guestNIC, error) {
 // for the configuration to say: a bridge whose MTU has been raised since does
 // not make its ports wrong, and a later plugin of the chain may have lowered the
 // pod interface's.
-func (r *request) wanted(site *attach.Site, c *config.Config, given guestNIC) (a port.Attachment, want port.Port, err error) {
+func (r *request) wanted(site *attach.Site, c *config.Config, given guestNIC) (port.Port, error) {
 	br, err := bridge.Find(site.Host(), c.Bridge)
 	if errors.Is(err, bridge.ErrNotFound) {
 		br, err = c.NewBridge(false), nil // that the port is on none will be seen
 	}
 	if err != nil {
-		return a, want, err
+		return port.Port{}, err
 	}
 	then, made, err := site.Recorded(r.id())
 	if err != nil {
-		return a, want, err
+		return port.Port{}, err
 	}
 	if made {
 		br.MTU = then.PortMTU
 		br.VLANAware = br.VLANAware || then.VLANs != "" // that it is no more will be seen
 	}
 	c.MAC = given.mac
-	if a, err = c.Plan(r.id(), br); err != nil {
-		return a, want, err
+	a, err := c.Plan(r.id(), br)
+	if err != nil {
+		return port.Port{}, err
 	}
 	if made && !c.VLANs.Given() { // the bridge may have become VLAN-aware
 		a.VLANs = then.VLANs
 	}
-	if want, err = site.Want(a); err != nil {
-		return a, want, err
+	want, err := site.Want(a)
+	if err != nil {
+		return port.Port{}, err
 	}
 	if want.DAN != nil {
 		want.DAN.Addresses, want.DAN.Routes = r.guestNetwork(c, c.PrevResult)
 	}
 	if want.Guard != nil {
 		if want.Guard.Addresses, err = guarded(a.Guest, r.ownIPs(c, c.PrevResult)); err != nil {
-			return a, want, err
+			return port.Port{}, err
 		}
 	}
 	if want.Pod != nil && given.mtu != 0 {
 		want.Pod.MTU = given.mtu
 	}
-	return a, want, nil
+	return want, nil
 }

@@ -125,8 +125,6 @@ var drifts = map[string]drift{
 	"entry not sticky":   {host: "bridge fdb del GUEST dev PORT master\n bridge fdb add GUEST dev PORT master static", word: "sticky"},
 	"static entry stuck": {conf: conf{"fdb": "static"}, host: "bridge fdb replace GUEST dev PORT master static sticky", word: "sticky"},
 	"bridge deleted":     {host: "ip link del br0", word: "br0"},
-	"bridge down":        {host: "ip link set br0 down", word: "br0 is down"},
-	"bridge's MTU":       {host: "ip link set br0 mtu 1400", word: "1400"},
 }
 
 // CHECK notices every part that is missing or not as it should be.
