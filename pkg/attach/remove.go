@@ -86,6 +86,34 @@ func (r *removal) removeAround() error {
 	return err
 }
 
+func (r *removal) removePromoted() error {
+	if r.record != nil && !r.record.Promote {
+		return nil
+	}
+	return r.deletePromoted(r.id)
+}
+
+// deletePromoted deletes the tap where it is on the host.
+func (s *Site) deletePromoted(id port.ID) error {
+	l, found, err := find(s.host, id.PromotedName())
+	if err != nil || !found || !isTap(l) || !ours(l, id) {
+		return err
+	}
+	if err := ignoreMissing(s.host.Delete(l.Index)); err != nil {
+		return fmt.Errorf("delete tap %q: %w", l.Name, err)
+	}
+	return nil
+}
+
+// removeAbandoned deletes a tap whose port has gone, unless a VMM has it open.
+func (s *Site) removeAbandoned(a port.Attachment) error {
+	l, there, err := s.promoted(a)
+	if err != nil || !there || l.Plugged() {
+		return err
+	}
+	return s.deletePromoted(a.ID)
+}
+
 // removeStrayTap looks on the host for a tap that somebody has moved there.
 func (s *Site) removeStrayTap(id port.ID) error {
 	links, err := s.host.Links()
