@@ -228,15 +228,20 @@ func TestDriftOfAPromotedPort(t *testing.T) {
 	}
 }
 
+// neighbours are a guest that is promoted once it speaks, and another in the same pod.
+func neighbours(t *testing.T) (n *node, a, b port.Attachment) {
+	n, a, b = newNode(t), promotable(), wish(port.Tap)
+	b.IfName, b.Guest[5] = "net2", 0x57
+	n.apply(a)
+	n.apply(b)
+	return n, a, b
+}
+
 // A VMM may change the MAC address of its tap, which takes a neighbour's entry away. It
 // has a port no longer then, however short that was, and the neighbour has its entry.
 func TestTamperingVMM(t *testing.T) {
 	t.Parallel()
-	n, a := newNode(t), promotable()
-	n.apply(a)
-	b := wish(port.Tap)
-	b.IfName, b.Guest[5] = "net2", 0x57
-	n.apply(b)
+	n, a, b := neighbours(t)
 	guest := nstest.OpenTap(t, n.pod, a.TapName())
 	n.keep(false)
 	n.awaitPromotion(a, guest)
@@ -256,11 +261,7 @@ func TestTamperingVMM(t *testing.T) {
 // Nor does it keep the port by taking the names that the tap could have in the pod.
 func TestTamperingVMMTakesTheNames(t *testing.T) {
 	t.Parallel()
-	n, a := newNode(t), promotable()
-	n.apply(a)
-	b := wish(port.Tap)
-	b.IfName, b.Guest[5] = "net2", 0x57
-	n.apply(b)
+	n, a, b := neighbours(t)
 	guest := nstest.OpenTap(t, n.pod, a.TapName())
 	defer guest.Close()
 	n.keep(false)

@@ -18,14 +18,7 @@ func BenchmarkConnect(b *testing.B) {
 	}
 	for name, connect := range map[string]func(c *rtnl.Conn, tap, inner int) error{"bpf": redirect.Connect, "mirred": byMirred} {
 		b.Run(name, func(b *testing.B) {
-			ns := nstest.New(b)
-			nstest.Veth(b, ns, "tap1", nstest.New(b), "x")
-			nstest.Veth(b, ns, "net1", nstest.New(b), "x")
-			c, err := rtnl.OpenAt(ns.Path)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer c.Close()
+			ns, c := pod(b)
 			for b.Loop() {
 				if err := connect(c, index(b, c, "tap1"), index(b, c, "net1")); err != nil {
 					b.Fatal(err)
@@ -40,11 +33,25 @@ func BenchmarkConnect(b *testing.B) {
 	}
 }
 
-func index(b *testing.B, c *rtnl.Conn, name string) int {
-	b.Helper()
+// pod is a namespace with a tap1 and a net1.
+func pod(t testing.TB) (*nstest.NS, *rtnl.Conn) {
+	t.Helper()
+	ns := nstest.New(t)
+	nstest.Veth(t, ns, "tap1", nstest.New(t), "x")
+	nstest.Veth(t, ns, "net1", nstest.New(t), "x")
+	c, err := rtnl.OpenAt(ns.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return ns, c
+}
+
+func index(t testing.TB, c *rtnl.Conn, name string) int {
+	t.Helper()
 	l, err := c.LinkNamed(name)
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 	return l.Index
 }

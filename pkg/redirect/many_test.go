@@ -7,30 +7,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tapbridge/tapbridge/internal/nstest"
-	"github.com/tapbridge/tapbridge/internal/rtnl"
 	"github.com/tapbridge/tapbridge/pkg/redirect"
 )
 
 // However many filters somebody in the pod puts behind ours, they are not all read.
 func TestManyFilters(t *testing.T) {
-	ns := nstest.New(t)
-	nstest.Veth(t, ns, "tap1", nstest.New(t), "x")
-	nstest.Veth(t, ns, "net1", nstest.New(t), "x")
-	c, err := rtnl.OpenAt(ns.Path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	var indexes [2]int
-	for i, name := range []string{"tap1", "net1"} {
-		l, err := c.LinkNamed(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		indexes[i] = l.Index
-	}
-	tap, inner := indexes[0], indexes[1]
+	ns, c := pod(t)
+	tap, inner := index(t, c, "tap1"), index(t, c, "net1")
 	if err := redirect.Connect(c, tap, inner); err != nil {
 		t.Fatal(err)
 	}
